@@ -1,0 +1,105 @@
+"""C++ kernels for CPUs. Tensors go to the extension as addresses and strides; it knows nothing of PyTorch."""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+
+@functools.cache
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        from sparsemeta import _C  # torch is imported by now: its libgomp serves the extension's OpenMP calls
+    except ImportError as error:
+        return None, str(error)
+    if wanted := os.environ.get("SPARSEMETA_ISA"):  # lets the tests run the AVX2 and baseline code on any machine
+        _C.set_isa(wanted)
+    return _C, ""
+
+
+def extension() -> ModuleType | None:
+    """The compiled module `sparsemeta._C`, or `None` where it was not built."""
+    return _load()[0]
+
+
+def isa() -> str:
+    """Instruction set of the kernels in use: `"avx512"`, `"avx2"` or `"baseline"`; `"none"` without the extension."""
+    return extension().isa() if extension() else "none"
+
+
+def missing() -> list[str]:
+    """Why this installation has no CPU kernels, and what to do."""
+    if extension():
+        return []
+    return [f"the compiled extension is missing ({_load()[1]}): install a C++17 compiler (g++) and reinstall sparsemeta"]
+
+
+def reasons(*tensors: Tensor) -> list[str]:
+    """Why these operands cannot be run."""
+    found = missing()
+    first = tensors[0]
+    if any(t.device.type != "cpu" for t in tensors):
+        found.append(f"it needs CPU tensors, got {first.device}")
+    if first.dtype not in (torch.float32, torch.float64) or any(t.dtype != first.dtype for t in tensors):
+        found.append(f"it needs all float32 or all float64, got {', '.join(str(t.dtype) for t in tensors)}")
+    return found
+
+
+def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tensor:
+    """`[T?, N, C, H, W]`, `[T?, nnz]`, `[T?, O]` -> `[T?, N, O, H_out, W_out]`, contiguous."""
+    y = x.new_empty(*x.shape[:-3], *conv.output_size(x))
+    values = values.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    _plan(conv, x.shape[-2], x.shape[-1]).forward(
+        x.data_ptr(), _strides(x), values.data_ptr(), _task_stride(values, 2),
+        0 if bias is None else bias.data_ptr(), 0 if bias is None else _task_stride(bias, 2),
+        y.data_ptr(), _tasks(x), x.shape[-4], x.dtype == torch.float64, torch.get_num_threads(),
+    )
+    return y
+
+
+def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv) -> Tensor:
+    """`[T?, N, O, H_out, W_out]`, `[T?, nnz]` -> `[T?, N, C, height, width]`, contiguous."""
+    x = g.new_empty(*g.shape[:-3], conv.in_channels, height, width)
+    values = values.contiguous()
+    _plan(conv, height, width).input_grad(
+        g.data_ptr(), _strides(g), values.data_ptr(), _task_stride(values, 2),
+        x.data_ptr(), _tasks(g), g.shape[-4], g.dtype == torch.float64, torch.get_num_threads(),
+    )
+    return x
+
+
+def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
+    """`[T?, N, O, H_out, W_out]`, `[T?, N, C, H, W]` -> `[T?, nnz]`."""
+    values = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
+    _plan(conv, x.shape[-2], x.shape[-1]).weight_grad(
+        g.data_ptr(), _strides(g), x.data_ptr(), _strides(x),
+        values.data_ptr(), _tasks(g), g.shape[-4], g.dtype == torch.float64, torch.get_num_threads(),
+    )
+    return values
+
+
+def _plan(conv, height: int, width: int):
+    """The pattern's index for this geometry, built at its first use."""
+    key = "cpu", conv.stride, conv.padding, conv.dilation, conv.groups, height, width
+    return conv.pattern.cached(key, lambda: extension().ConvPlan(
+        conv.pattern.index.data_ptr(), conv.pattern.nnz, conv.pattern.shape, (height, width),
+        conv.stride, conv.padding, conv.dilation, conv.groups,
+    ))
+
+
+def _strides(t: Tensor) -> tuple[int, ...]:
+    """Strides of `[T, N, C, H, W]`; without tasks the first is 0."""
+    return t.stride() if t.dim() == 5 else (0, *t.stride())
+
+
+def _task_stride(t: Tensor, rank: int) -> int:
+    return t.stride(0) if t.dim() == rank else 0
+
+
+def _tasks(t: Tensor) -> int:
+    return t.shape[0] if t.dim() == 5 else 1

@@ -1,0 +1,7 @@
+"""Operations: public functions with derivatives of every order. `<name>.py` here is `<name>` in every other layer."""
+
+from . import library as library  # registers the operators with torch.library
+from .masked_conv2d import masked_conv2d
+from .masked_linear import masked_linear
+
+__all__ = ["masked_conv2d", "masked_linear"]

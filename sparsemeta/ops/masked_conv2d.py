@@ -1,0 +1,221 @@
+"""Masked 2-D convolution: the public function, and the three linear partners that close it under differentiation.
+
+`<g, conv(x, w)>` is linear in each of `x`, `w` and `g`. Forward, input gradient and weight gradient are its three partial
+derivatives, so the backward of each is the other two with operands swapped, and no order of derivative needs another kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .. import backends
+from ..pattern import Pattern
+from .conv import Conv, IntPair, check_operands
+
+
+def masked_conv2d(
+    x: Tensor, values: Tensor, pattern: Pattern, bias: Tensor | None = None, stride: IntPair = 1,
+    padding: IntPair | str = 0, dilation: IntPair = 1, groups: int = 1, backend: str | None = None,
+) -> Tensor:
+    """Convolution with a weight of which only `pattern` is kept.
+
+    Equivalent to `F.conv2d(x, pattern.expand(values), bias, stride, padding, dilation, groups)`, with derivatives of
+    every order, under `torch.func` and, first order, `torch.compile(fullgraph=True)`.
+
+    Args:
+        x: `[N, C, H, W]`, any strides; or `[T, N, C, H, W]`, one batch for each task.
+        values: `[nnz]` kept weights; or `[T, nnz]`, one row for each task over the one pattern.
+        pattern: kept positions of a weight `(O, C / groups, kh, kw)`.
+        bias: `[O]` or, with tasks, `[T, O]`.
+        stride, padding, dilation, groups: as in `F.conv2d`; padding also `"same"` or `"valid"`.
+        backend: `"dense"`, `"cpu"`, or `None` / `"auto"` for the fastest that can run.
+
+    Returns:
+        `[N, O, H_out, W_out]`, or `[T, N, O, H_out, W_out]` with tasks.
+
+    Raises:
+        ValueError: operands that do not belong together, or an unknown backend.
+        RuntimeError: the named backend cannot run here; the reasons are listed.
+    """
+    chosen = backends.select(backend, x, values)
+    conv = Conv.make(pattern, stride, padding, dilation, groups, chosen)
+    check_operands(x, values, bias, conv)
+    conv.output_size(x)
+    if values.dim() == 2 and x.dim() == 4:
+        x = x.expand(len(values), *x.shape)
+    return run(x, values, bias, conv)
+
+
+def run(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -> Tensor:
+    """`masked_conv2d` on operands already checked."""
+    if conv.backend == "dense":
+        return backends.dense.masked_conv2d(x, values, bias, conv)
+    if torch.compiler.is_compiling():
+        return torch.ops.sparsemeta.masked_conv2d(x, values, bias, *conv.flat())
+    return MaskedConv2d.apply(x, values, bias, conv)
+
+
+class MaskedConv2d(Function):
+    """Forward: `x, values, bias -> y`."""
+
+    @staticmethod
+    def forward(x, values, bias, conv):
+        return backends.kernels(conv.backend).masked_conv2d(x, values, bias, conv)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, values, bias, ctx.conv = inputs
+        ctx.save_for_backward(x, values)
+        ctx.save_for_forward(x, values)
+        ctx.bias_dim = 0 if bias is None else bias.dim()
+        ctx.output_shape = output.shape
+        ctx.partners = InputGrad.apply, WeightGrad.apply
+
+    @staticmethod
+    def backward(ctx, g):
+        x, values = ctx.saved_tensors
+        input_grad, weight_grad = ctx.partners
+        need_x, need_values, need_bias = ctx.needs_input_grad[:3]
+        return (
+            input_grad(g, values, x.shape[-2], x.shape[-1], ctx.conv) if need_x else None,
+            weight_grad(g, x, ctx.conv) if need_values else None,
+            _bias_grad(g, ctx.bias_dim) if need_bias else None,
+            None,
+        )
+
+    @staticmethod
+    def jvp(ctx, dx, dvalues, dbias, _):
+        x, values = ctx.saved_tensors
+        parts = [MaskedConv2d.apply(dx, values, None, ctx.conv)] if dx is not None else []
+        parts += [MaskedConv2d.apply(x, dvalues, None, ctx.conv)] if dvalues is not None else []
+        parts += [dbias[..., None, :, None, None].expand(ctx.output_shape)] if dbias is not None else []
+        return sum(parts[1:], parts[0])
+
+    @staticmethod
+    def vmap(info, in_dims, x, values, bias, conv):
+        batch = info.batch_size
+        if in_dims[1] is None and in_dims[2] is None:
+            return _over_images(lambda t: MaskedConv2d.apply(t, values, bias, conv), x, in_dims[0], batch)
+        tasked = values.dim() - (in_dims[1] is not None) == 2
+        values = _fold(values, in_dims[1], batch, 2)
+        bias = None if bias is None else _bias_rows(bias, in_dims[2], batch, len(values))
+        y = MaskedConv2d.apply(_fold(x, in_dims[0], batch, 5), values, bias, conv)
+        return y.unflatten(0, (batch, -1)) if tasked else y, 0
+
+
+class InputGrad(Function):
+    """Input gradient: `g, values -> x`, the transposed convolution."""
+
+    @staticmethod
+    def forward(g, values, height, width, conv):
+        return backends.kernels(conv.backend).masked_conv2d_input_grad(g, values, height, width, conv)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        g, values, ctx.height, ctx.width, ctx.conv = inputs
+        ctx.save_for_backward(g, values)
+        ctx.save_for_forward(g, values)
+        ctx.partners = MaskedConv2d.apply, WeightGrad.apply
+
+    @staticmethod
+    def backward(ctx, dx):
+        g, values = ctx.saved_tensors
+        forward, weight_grad = ctx.partners
+        need_g, need_values = ctx.needs_input_grad[:2]
+        return (
+            forward(dx, values, None, ctx.conv) if need_g else None,
+            weight_grad(g, dx, ctx.conv) if need_values else None,
+            None, None, None,
+        )
+
+    @staticmethod
+    def jvp(ctx, dg, dvalues, *_):
+        g, values = ctx.saved_tensors
+        rest = ctx.height, ctx.width, ctx.conv
+        parts = [InputGrad.apply(dg, values, *rest)] if dg is not None else []
+        parts += [InputGrad.apply(g, dvalues, *rest)] if dvalues is not None else []
+        return sum(parts[1:], parts[0])
+
+    @staticmethod
+    def vmap(info, in_dims, g, values, height, width, conv):
+        batch = info.batch_size
+        if in_dims[1] is None:
+            return _over_images(lambda t: InputGrad.apply(t, values, height, width, conv), g, in_dims[0], batch)
+        tasked = values.dim() == 3
+        x = InputGrad.apply(_fold(g, in_dims[0], batch, 5), _fold(values, in_dims[1], batch, 2), height, width, conv)
+        return x.unflatten(0, (batch, -1)) if tasked else x, 0
+
+
+class WeightGrad(Function):
+    """Weight gradient at the kept positions: `g, x -> values`."""
+
+    @staticmethod
+    def forward(g, x, conv):
+        return backends.kernels(conv.backend).masked_conv2d_weight_grad(g, x, conv)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        g, x, ctx.conv = inputs
+        ctx.save_for_backward(g, x)
+        ctx.save_for_forward(g, x)
+        ctx.partners = MaskedConv2d.apply, InputGrad.apply
+
+    @staticmethod
+    def backward(ctx, dvalues):
+        g, x = ctx.saved_tensors
+        forward, input_grad = ctx.partners
+        need_g, need_x = ctx.needs_input_grad[:2]
+        return (
+            forward(x, dvalues, None, ctx.conv) if need_g else None,
+            input_grad(g, dvalues, x.shape[-2], x.shape[-1], ctx.conv) if need_x else None,
+            None,
+        )
+
+    @staticmethod
+    def jvp(ctx, dg, dx, _):
+        g, x = ctx.saved_tensors
+        parts = [WeightGrad.apply(dg, x, ctx.conv)] if dg is not None else []
+        parts += [WeightGrad.apply(g, dx, ctx.conv)] if dx is not None else []
+        return sum(parts[1:], parts[0])
+
+    @staticmethod
+    def vmap(info, in_dims, g, x, conv):
+        batch = info.batch_size
+        tasked = g.dim() - (in_dims[0] is not None) == 5
+        values = WeightGrad.apply(_fold(g, in_dims[0], batch, 5), _fold(x, in_dims[1], batch, 5), conv)
+        return values.unflatten(0, (batch, -1)) if tasked else values, 0
+
+
+def _bias_grad(g: Tensor, bias_dim: int) -> Tensor:
+    """Sum over everything but the channel, and the task where each task has its own bias."""
+    axes = (-4, -2, -1) if bias_dim == 2 or g.dim() == 4 else (0, 1, 3, 4)
+    return g.sum(axes)
+
+
+def _bias_rows(bias: Tensor, dim: int | None, batch: int, rows: int) -> Tensor:
+    """One row of bias for each of the `rows` tasks that a map over `batch` makes."""
+    bias = _front(bias, dim, batch)
+    if bias.dim() == 2:
+        bias = bias.unsqueeze(1).expand(-1, rows // batch, -1)
+    return bias.flatten(0, 1)
+
+
+def _front(t: Tensor, dim: int | None, batch: int) -> Tensor:
+    """The mapped axis first; an operand that is not mapped is the same for all."""
+    return t.expand(batch, *t.shape) if dim is None else t.movedim(dim, 0)
+
+
+def _fold(t: Tensor, dim: int | None, batch: int, rank: int) -> Tensor:
+    """The mapped axis as task axis, joined with a task axis already there, so that `rank` axes remain."""
+    t = _front(t, dim, batch)
+    return t.flatten(0, 1) if t.dim() > rank else t
+
+
+def _over_images(apply, t: Tensor, dim: int, batch: int) -> tuple[Tensor, int]:
+    """One weight for the whole map: the mapped axis joins the images, one kernel call for all."""
+    t = t.movedim(dim, -5)
+    images = t.shape[-4]
+    y = apply(t.flatten(-5, -4)).unflatten(-4, (batch, images))
+    return y, y.dim() - 5
