@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from sparsemeta.data import ImageClasses, omniglot
 
@@ -80,7 +81,12 @@ def test_changed_data_are_decoded_again(tree, make_png):
     assert (before.train.images != after.train.images).flatten(1).any(1).sum() == 1
 
 
-@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: b"no safetensors", lambda whole: whole[:-64]])
+OTHER_SHAPE = save({"images": torch.zeros(18, 1, 14, 14, dtype=torch.uint8)})
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda whole: b"no safetensors", lambda whole: whole[:-64], lambda whole: OTHER_SHAPE]
+)
 def test_damaged_cache_is_made_again(tree, cache, damage):
     first = tree.zipped().load()
     (kept,) = cache.iterdir()
