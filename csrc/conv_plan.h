@@ -1,0 +1,68 @@
+// What a masked convolution is to a kernel: planes, flat shifts and an index over the kept weights. See README.md.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace sparsemeta {
+
+// One side of the convolution (input or output) as flat lines: a line is a channel of one phase of the stride.
+struct Phase {
+  std::int64_t row_begin, row_end, col_begin, col_end;  // plane coordinates that hold an element of the image
+  std::int64_t row_offset, col_offset;                  // image row = plane row * row_step + row_offset, same for columns
+};
+
+struct Plane {
+  std::int64_t channels, height, width;  // of the image
+  std::int64_t row_step, col_step;       // the stride on the input side, 1 on the output side
+  std::vector<Phase> phases;             // line = channel * phases.size() + phase
+  bool covered;                          // every element of the image lies in some phase
+
+  std::int64_t lines() const { return channels * static_cast<std::int64_t>(phases.size()); }
+};
+
+// Weights that feed one output line from one block of input lines: entries [begin, end) of shift and source.
+struct Segment {
+  std::int32_t line, begin, end;
+  bool first;  // no earlier block wrote this line
+};
+
+// Kept weights sorted by (block of input lines, output line), so that a block's inputs stay in the first-level cache.
+struct Index {
+  std::int64_t lines_in, lines_out, lead;      // lead: vectors packed ahead of the first output position
+  std::int64_t capacity, pitch;                // most output vectors in a chunk; vectors between packed lines
+  std::int64_t block_lines;
+  std::vector<std::int64_t> block_begin;       // segments of block b: [block_begin[b], block_begin[b + 1])
+  std::vector<Segment> segments;
+  std::vector<std::int32_t> shift;             // vector offset of the input of a weight: line * pitch + lead +- tap
+  std::vector<std::int32_t> source;            // its position in values
+  std::vector<std::int32_t> empty;             // output lines without a weight
+
+  std::int64_t blocks() const { return static_cast<std::int64_t>(block_begin.size()) - 1; }
+};
+
+struct ConvShape {
+  std::array<std::int64_t, 4> weight;  // O, I / groups, kh, kw
+  std::array<std::int64_t, 2> input;   // H, W
+  std::array<std::int64_t, 2> stride;
+  std::array<std::int64_t, 4> padding;  // top, bottom, left, right
+  std::array<std::int64_t, 2> dilation;
+  std::int64_t groups;
+};
+
+// How wide the vectors of the machine in use are, and how much of them its second-level cache should hold.
+struct Machine {
+  std::int64_t vector_bytes, tile, cache_bytes;
+};
+
+struct ConvPlan {
+  ConvPlan(const ConvShape& shape, const std::int64_t* index, std::int64_t nnz, const Machine& machine);
+
+  Plane x, y;
+  std::int64_t pitch, rows, halo;  // flat row length, flat rows of an image, largest shift of a tap
+  std::int64_t nnz, cache_bytes;
+  Index forward, input_grad;       // the weight gradient walks `forward`
+};
+
+}  // namespace sparsemeta

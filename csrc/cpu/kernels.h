@@ -1,0 +1,43 @@
+// Every kernel, once for each instruction set; module.cpp picks the set at run time.
+#pragma once
+
+#include <cstdint>
+
+#include "../conv_plan.h"
+
+namespace sparsemeta {
+
+// A tensor [task, image, channel, row, column] by address and strides in elements.
+struct View {
+  std::uintptr_t data;
+  std::int64_t task, image, channel, row, column;
+};
+
+// values [task, nnz]; a stride of 0 shares one row between all tasks.
+struct Rows {
+  std::uintptr_t data;
+  std::int64_t task;
+};
+
+struct Work {
+  std::int64_t tasks, images;
+  bool f64;
+  int threads;
+};
+
+#define SPARSEMETA_KERNELS(isa)                                                                                        \
+  namespace isa {                                                                                                      \
+  Machine machine(std::int64_t cache_bytes);                                                                           \
+  void masked_conv2d(const ConvPlan&, View x, Rows values, Rows bias, View y, const Work&);                            \
+  void masked_conv2d_input_grad(const ConvPlan&, View g, Rows values, View x, const Work&);                            \
+  void masked_conv2d_weight_grad(const ConvPlan&, View g, View x, Rows values, const Work&);                           \
+  }
+
+SPARSEMETA_KERNELS(baseline)
+#if defined(__x86_64__)
+SPARSEMETA_KERNELS(avx2)
+SPARSEMETA_KERNELS(avx512)
+#endif
+#undef SPARSEMETA_KERNELS
+
+}  // namespace sparsemeta

@@ -1,0 +1,282 @@
+// Masked convolution, its input gradient and its weight gradient: sums of shifted lines, see ../README.md.
+#include <omp.h>
+
+#include <cstdlib>
+#include <memory>
+#include <type_traits>
+
+#include "kernels.h"
+#include "lines.h"
+#include "simd.h"
+
+namespace sparsemeta::SPARSEMETA_ISA {
+namespace {
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+// Memory of one thread, kept from call to call.
+template <class T>
+class Buffer {
+ public:
+  T* get(std::int64_t n) {
+    if (n > size_) {
+      const auto bytes = (static_cast<std::size_t>(n) * sizeof(T) + 4095) / 4096 * 4096;
+      memory_.reset(static_cast<T*>(std::aligned_alloc(4096, bytes)));
+      if (!memory_) throw std::bad_alloc();
+      size_ = n;
+    }
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<T, Free> memory_;
+  std::int64_t size_ = 0;
+};
+
+template <class T>
+struct Scratch {
+  Buffer<T> flat, packed, other, tile, values;
+  static Scratch& mine() {
+    thread_local Scratch scratch;
+    return scratch;
+  }
+};
+
+struct Chunks {
+  std::int64_t count, span;
+
+  // As few chunks as the capacity allows, a multiple of the threads that will share them.
+  Chunks(std::int64_t positions, std::int64_t capacity, int lanes, std::int64_t threads) {
+    const auto vectors = std::max<std::int64_t>(1, (positions + lanes - 1) / lanes);
+    count = (vectors + capacity - 1) / capacity;
+    count = std::min((count + threads - 1) / threads * threads, vectors);
+    span = (vectors + count - 1) / count;
+    count = (vectors + span - 1) / span;
+  }
+};
+
+std::int64_t positions(const ConvPlan& plan, const Work& work) { return work.images * plan.rows * plan.pitch; }
+
+// Threads that a product of this many multiply-adds can keep busy.
+int threads_for(const ConvPlan& plan, const Work& work) {
+  const auto work_size = static_cast<double>(plan.nnz) * static_cast<double>(positions(plan, work) * work.tasks);
+  return work_size < 1e6 ? 1 : work.threads;
+}
+
+template <class T>
+const T* task(const Rows& rows, std::int64_t t) {
+  return rows.data ? reinterpret_cast<const T*>(rows.data) + t * rows.task : nullptr;
+}
+
+template <class T>
+T* task(const View& view, std::int64_t t) {
+  return reinterpret_cast<T*>(view.data) + t * view.task;
+}
+
+// acc[t] += w * x[shift + t] over the weights of each segment; the accumulators stay in registers.
+template <class T, int size>
+void accumulate(const Index& index, std::int64_t block, const T* x, const T* values, const T* bias, T* tile) {
+  using S = Simd<T>;
+  const auto* shift = index.shift.data();
+  for (auto s = index.block_begin[block]; s < index.block_begin[block + 1]; ++s) {
+    const Segment segment = index.segments[static_cast<std::size_t>(s)];
+    T* out = tile + static_cast<std::int64_t>(segment.line) * S::lanes * S::lanes;
+    typename S::vec acc[size];
+    for (int t = 0; t < size; ++t)
+      acc[t] = !segment.first ? S::load(out + t * S::lanes) : bias ? S::broadcast(bias[segment.line]) : S::zero();
+    for (auto j = segment.begin; j < segment.end; ++j) {
+      const T* from = x + static_cast<std::int64_t>(shift[j]) * S::lanes;
+      const auto w = S::broadcast(values[j]);
+      for (int t = 0; t < size; ++t) acc[t] += w * S::load(from + t * S::lanes);
+    }
+    for (int t = 0; t < size; ++t) S::store(out + t * S::lanes, acc[t]);
+  }
+}
+
+// sum[j] += <g line, shifted x line> lane by lane; the tile of g stays in registers.
+template <class T, int size>
+void correlate(const Index& index, std::int64_t block, const T* x, const T* g, std::int64_t g_pitch, T* sum) {
+  using S = Simd<T>;
+  const auto* shift = index.shift.data();
+  for (auto s = index.block_begin[block]; s < index.block_begin[block + 1]; ++s) {
+    const Segment segment = index.segments[static_cast<std::size_t>(s)];
+    const T* line = g + segment.line * g_pitch * S::lanes;
+    typename S::vec held[size];
+    for (int t = 0; t < size; ++t) held[t] = S::load(line + t * S::lanes);
+    for (auto j = segment.begin; j < segment.end; ++j) {
+      const T* from = x + static_cast<std::int64_t>(shift[j]) * S::lanes;
+      typename S::vec part[4] = {S::load(sum + j * S::lanes), S::zero(), S::zero(), S::zero()};
+      for (int t = 0; t < size; ++t) part[t % 4] += held[t] * S::load(from + t * S::lanes);
+      S::store(sum + j * S::lanes, (part[0] + part[1]) + (part[2] + part[3]));
+    }
+  }
+}
+
+// Calls f with an integral constant of the given value, 1 to `most`.
+template <int most, class F>
+void with_size(int size, F f) {
+  if (size == most) f(std::integral_constant<int, most>{});
+  else if constexpr (most > 1) with_size<most - 1>(size, f);
+}
+
+// Calls f(first vector, size) for tiles of nearly equal size that cover the chunk.
+template <class F>
+void for_tiles(std::int64_t span, int most, F f) {
+  const auto tiles = (span + most - 1) / most;
+  for (std::int64_t i = 0; i < tiles; ++i) f(span * i / tiles, static_cast<int>(span * (i + 1) / tiles - span * i / tiles));
+}
+
+template <class T>
+struct Product {
+  using S = Simd<T>;
+  const ConvPlan& plan;
+  const Index& index;
+  const Plane &from, &to;
+  View in, out;
+  Rows values, bias;
+
+  void chunk(const Chunk& chunk, std::int64_t t, const T* kept) const {
+    auto& scratch = Scratch<T>::mine();
+    const Lines<T> lines(plan, from, chunk, index.lead, chunk.span + plan.halo);
+    T* packed = scratch.packed.get(index.lines_in * index.pitch * S::lanes);
+    lines.pack(task<T>(in, t), in, 0, index.lines_in, scratch.flat.get(lines.scratch()), packed, index.pitch);
+    T* tile = scratch.tile.get(index.lines_out * S::lanes * S::lanes);
+    const T* offset = task<T>(bias, t);
+    for (auto line : index.empty)
+      std::fill_n(tile + static_cast<std::int64_t>(line) * S::lanes * S::lanes, S::lanes * S::lanes, offset ? offset[line] : T{0});
+    for_tiles(chunk.span, S::lanes, [&](std::int64_t first, int size) {
+      for (std::int64_t b = 0; b < index.blocks(); ++b)
+        with_size<S::lanes>(size, [&](auto n) { accumulate<T, n>(index, b, packed + first * S::lanes, kept, offset, tile); });
+      unpack(chunk, t, first, size, tile);
+    });
+  }
+
+  void unpack(const Chunk& chunk, std::int64_t t, std::int64_t first, int size, const T* tile) const {
+    const auto phases = static_cast<std::int64_t>(to.phases.size());
+    for (std::int64_t p = 0; p < phases; ++p) {
+      const Tile<T> place(plan, to, to.phases[static_cast<std::size_t>(p)], chunk, out, first, size);
+      for (std::int64_t c = 0; c < to.channels; ++c)
+        place.prefetch(task<T>(out, t) + std::min(c + 6, to.channels - 1) * out.channel), place.unpack(tile + (c * phases + p) * S::lanes * S::lanes, task<T>(out, t) + c * out.channel);
+    }
+  }
+
+  const T* sorted_values(std::int64_t t) const {
+    T* kept = Scratch<T>::mine().values.get(plan.nnz + 1);
+    const T* given = task<T>(values, t);
+    for (std::int64_t j = 0; j < plan.nnz; ++j) kept[j] = given[index.source[static_cast<std::size_t>(j)]];
+    return kept;
+  }
+
+  void run(const Work& work) const {
+    if (!work.tasks || !work.images) return;
+    const int threads = threads_for(plan, work);
+    const Chunks chunks(positions(plan, work), index.capacity, S::lanes, work.tasks < threads ? threads : 1);
+#pragma omp parallel num_threads(threads)
+    {
+      std::int64_t current = -1;
+      const T* kept = nullptr;
+#pragma omp for schedule(dynamic, 1)
+      for (std::int64_t i = 0; i < work.tasks * chunks.count; ++i) {
+        const auto t = i / chunks.count;
+        if (t != current) kept = sorted_values(t), current = t;
+        chunk({i % chunks.count * chunks.span * S::lanes, chunks.span, work.images}, t, kept);
+      }
+    }
+  }
+};
+
+template <class T>
+struct Correlation {
+  using S = Simd<T>;
+  const ConvPlan& plan;
+  View g, x;
+
+  // sum[nnz][lanes] += this chunk; the lines of g stay packed while those of x pass block by block.
+  void chunk(const Chunk& chunk, std::int64_t t, T* sum) const {
+    const Index& index = plan.forward;
+    auto& scratch = Scratch<T>::mine();
+    const Lines<T> outputs(plan, plan.y, chunk, 0, chunk.span), inputs(plan, plan.x, chunk, 0, chunk.span + plan.halo);
+    const auto pitch = (chunk.span + S::lanes - 1) / S::lanes * S::lanes + 1;
+    T* flat = scratch.flat.get(inputs.scratch());
+    T* held = scratch.packed.get(index.lines_out * pitch * S::lanes);
+    outputs.pack(task<T>(g, t), g, 0, index.lines_out, flat, held, pitch);
+    T* packed = scratch.other.get(index.block_lines * index.pitch * S::lanes);
+    for (std::int64_t b = 0; b < index.blocks(); ++b) {
+      if (index.block_begin[b] == index.block_begin[b + 1]) continue;
+      const auto first = b * index.block_lines, last = std::min(first + index.block_lines, index.lines_in);
+      inputs.pack(task<T>(x, t), x, first, last, flat, packed, index.pitch);
+      for_tiles(chunk.span, S::lanes, [&](std::int64_t at, int size) {
+        const T* from = packed + (at - first * index.pitch) * S::lanes;
+        with_size<S::lanes>(size, [&](auto n) { correlate<T, n>(index, b, from, held + at * S::lanes, pitch, sum); });
+      });
+    }
+  }
+
+  // Part `part` of `parts` of one task's chunks, summed over lanes into out[nnz].
+  void sum_chunks(const Chunks& chunks, std::int64_t t, std::int64_t part, std::int64_t parts, std::int64_t images, T* out) const {
+    T* sum = Scratch<T>::mine().tile.get((plan.nnz + S::lanes) * S::lanes);
+    std::fill_n(sum, (plan.nnz + S::lanes) * S::lanes, T{0});
+    for (auto c = chunks.count * part / parts; c < chunks.count * (part + 1) / parts; ++c)
+      chunk({c * chunks.span * S::lanes, chunks.span, images}, t, sum);
+    for (std::int64_t j = 0; j < plan.nnz; j += S::lanes) {
+      typename S::vec r[S::lanes];
+      for (int i = 0; i < S::lanes; ++i) r[i] = S::load(sum + (j + i) * S::lanes);
+      S::transpose(r);
+      for (int i = 1; i < S::lanes; ++i) r[0] += r[i];
+      for (std::int64_t i = 0; i < std::min<std::int64_t>(S::lanes, plan.nnz - j); ++i)
+        out[plan.forward.source[static_cast<std::size_t>(j + i)]] = r[0][i];
+    }
+  }
+
+  // Parts are added in order, so that the same threads give the same bits.
+  void run(const Rows& values, std::int64_t capacity, const Work& work) const {
+    const int threads = threads_for(plan, work);
+    const auto parts = work.tasks < threads ? threads : 1;
+    const Chunks chunks(positions(plan, work), capacity, S::lanes, parts);
+    T* out = reinterpret_cast<T*>(values.data);
+    T* extra = Scratch<T>::mine().values.get(std::max<std::int64_t>(1, work.tasks * (parts - 1) * plan.nnz));
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (std::int64_t i = 0; i < work.tasks * parts; ++i) {
+      const auto t = i / parts, part = i % parts;
+      sum_chunks(chunks, t, part, parts, work.images, part ? extra + (t * (parts - 1) + part - 1) * plan.nnz : out + t * values.task);
+    }
+    for (std::int64_t t = 0; t < work.tasks; ++t)
+      for (std::int64_t part = 1; part < parts; ++part)
+        for (std::int64_t j = 0; j < plan.nnz; ++j) out[t * values.task + j] += extra[(t * (parts - 1) + part - 1) * plan.nnz + j];
+  }
+};
+
+template <class T>
+void input_grad(const ConvPlan& plan, View g, Rows values, View x, const Work& work) {
+  if (!plan.x.covered)
+    std::fill_n(reinterpret_cast<T*>(x.data), work.tasks * work.images * plan.x.channels * plan.x.height * plan.x.width, T{0});
+  Product<T>{plan, plan.input_grad, plan.y, plan.x, g, x, values, {0, 0}}.run(work);
+}
+
+template <class T>
+void weight_grad(const ConvPlan& plan, View g, View x, Rows values, const Work& work) {
+  const auto lines = plan.forward.lines_out * vector_bytes;
+  const auto fits = std::max<std::int64_t>(plan.cache_bytes / lines, 2 * Simd<T>::lanes);
+  Correlation<T>{plan, g, x}.run(values, std::min(plan.forward.capacity, fits), work);
+}
+
+}  // namespace
+
+Machine machine(std::int64_t cache_bytes) { return {vector_bytes, Simd<float>::lanes, cache_bytes}; }
+
+void masked_conv2d(const ConvPlan& plan, View x, Rows values, Rows bias, View y, const Work& work) {
+  if (work.f64) Product<double>{plan, plan.forward, plan.x, plan.y, x, y, values, bias}.run(work);
+  else Product<float>{plan, plan.forward, plan.x, plan.y, x, y, values, bias}.run(work);
+}
+
+void masked_conv2d_input_grad(const ConvPlan& plan, View g, Rows values, View x, const Work& work) {
+  work.f64 ? input_grad<double>(plan, g, values, x, work) : input_grad<float>(plan, g, values, x, work);
+}
+
+void masked_conv2d_weight_grad(const ConvPlan& plan, View g, View x, Rows values, const Work& work) {
+  work.f64 ? weight_grad<double>(plan, g, x, values, work) : weight_grad<float>(plan, g, x, values, work);
+}
+
+}  // namespace sparsemeta::SPARSEMETA_ISA

@@ -1,0 +1,117 @@
+// Python bindings: addresses, sizes and strides in, nothing of PyTorch. The instruction set is chosen here, at run time.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <unistd.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "cpu/kernels.h"
+
+namespace py = pybind11;
+
+namespace sparsemeta {
+namespace {
+
+struct Kernels {
+  const char* name;
+  decltype(&baseline::machine) machine;
+  decltype(&baseline::masked_conv2d) masked_conv2d;
+  decltype(&baseline::masked_conv2d_input_grad) masked_conv2d_input_grad;
+  decltype(&baseline::masked_conv2d_weight_grad) masked_conv2d_weight_grad;
+};
+
+#define SPARSEMETA_ENTRY(isa) \
+  Kernels { #isa, isa::machine, isa::masked_conv2d, isa::masked_conv2d_input_grad, isa::masked_conv2d_weight_grad }
+
+// Sets this machine can run, best first.
+std::vector<Kernels> runnable() {
+  std::vector<Kernels> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl"))
+    found.push_back(SPARSEMETA_ENTRY(avx512));
+  if (avx2) found.push_back(SPARSEMETA_ENTRY(avx2));
+#endif
+  found.push_back(SPARSEMETA_ENTRY(baseline));
+  return found;
+}
+
+Kernels& kernels() {
+  static Kernels chosen = runnable().front();
+  return chosen;
+}
+
+std::vector<std::string> isas() {
+  std::vector<std::string> names;
+  for (const auto& k : runnable()) names.push_back(k.name);
+  return names;
+}
+
+void set_isa(const std::string& name) {
+  std::string names;
+  for (const auto& k : runnable()) {
+    if (k.name == name) {
+      kernels() = k;
+      return;
+    }
+    names += std::string(names.empty() ? "" : ", ") + k.name;
+  }
+  throw std::invalid_argument("expected an instruction set of this machine (" + names + "), got '" + name + "'");
+}
+
+// Three quarters of a second-level cache are for packed lines, the rest for outputs and index.
+std::int64_t cache_bytes() {
+  const auto size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  return (size > 0 ? size : 512 * 1024) / 4 * 3;
+}
+
+using Strides = std::array<std::int64_t, 5>;
+
+View view(std::uintptr_t data, const Strides& s) { return {data, s[0], s[1], s[2], s[3], s[4]}; }
+
+View dense_view(std::uintptr_t data, const Plane& p, std::int64_t images) {
+  return {data, images * p.channels * p.height * p.width, p.channels * p.height * p.width, p.height * p.width, p.width, 1};
+}
+
+ConvPlan make_plan(std::uintptr_t index, std::int64_t nnz, std::array<std::int64_t, 4> weight, std::array<std::int64_t, 2> input,
+                   std::array<std::int64_t, 2> stride, std::array<std::int64_t, 4> padding, std::array<std::int64_t, 2> dilation,
+                   std::int64_t groups) {
+  return ConvPlan({weight, input, stride, padding, dilation, groups}, reinterpret_cast<const std::int64_t*>(index), nnz,
+                  kernels().machine(cache_bytes()));
+}
+
+void forward(const ConvPlan& plan, std::uintptr_t x, const Strides& xs, std::uintptr_t values, std::int64_t value_task,
+             std::uintptr_t bias, std::int64_t bias_task, std::uintptr_t y, std::int64_t tasks, std::int64_t images, bool f64, int threads) {
+  kernels().masked_conv2d(plan, view(x, xs), {values, value_task}, {bias, bias_task}, dense_view(y, plan.y, images),
+                          {tasks, images, f64, threads});
+}
+
+void input_grad(const ConvPlan& plan, std::uintptr_t g, const Strides& gs, std::uintptr_t values, std::int64_t value_task,
+                std::uintptr_t x, std::int64_t tasks, std::int64_t images, bool f64, int threads) {
+  kernels().masked_conv2d_input_grad(plan, view(g, gs), {values, value_task}, dense_view(x, plan.x, images),
+                                     {tasks, images, f64, threads});
+}
+
+void weight_grad(const ConvPlan& plan, std::uintptr_t g, const Strides& gs, std::uintptr_t x, const Strides& xs, std::uintptr_t values,
+                 std::int64_t tasks, std::int64_t images, bool f64, int threads) {
+  kernels().masked_conv2d_weight_grad(plan, view(g, gs), view(x, xs), {values, plan.nnz}, {tasks, images, f64, threads});
+}
+
+}  // namespace
+}  // namespace sparsemeta
+
+PYBIND11_MODULE(_C, m) {
+  using namespace sparsemeta;
+  using unlocked = py::call_guard<py::gil_scoped_release>;
+  m.def("isa", [] { return std::string(kernels().name); });
+  m.def("isas", &isas);
+  m.def("set_isa", &set_isa);
+  py::class_<ConvPlan>(m, "ConvPlan")
+      .def(py::init(&make_plan))
+      .def("forward", &forward, unlocked())
+      .def("input_grad", &input_grad, unlocked())
+      .def("weight_grad", &weight_grad, unlocked());
+}
