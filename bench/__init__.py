@@ -1,0 +1,1 @@
+"""Benchmarks. This folder installs as `sparsemeta.bench`."""

@@ -1,0 +1,1 @@
+"""Triton kernels, one module per operation; installs as `sparsemeta.kernels`, imports nothing from sparsemeta."""

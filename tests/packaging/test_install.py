@@ -1,0 +1,56 @@
+"""What was installed runs, with the extension and without."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from environment import run
+
+pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
+
+CONVOLVE = """
+import torch, sparsemeta as sm, sparsemeta.kernels, sparsemeta.bench
+mask = torch.rand(8, 4, 3, 3) < 0.2
+pattern = sm.Pattern.from_mask(mask)
+x, weight = torch.rand(2, 4, 9, 9), torch.rand(8, 4, 3, 3)
+y = sm.masked_conv2d(x, pattern.compress(weight), pattern, padding=1)
+torch.testing.assert_close(y, torch.nn.functional.conv2d(x, weight * mask, padding=1))
+print(sm.__file__)
+"""
+
+
+def info(python, *options: str, cwd) -> str:
+    return run(python.with_name("sparsemeta"), "info", *options, cwd=cwd, COLUMNS="400")
+
+
+@pytest.mark.parametrize("installation", ["full", "bare"])
+def test_it_answers(installation, request, tmp_path):
+    python = request.getfixturevalue(installation)
+    assert run(python, "-c", CONVOLVE, cwd=tmp_path).startswith(str(python.parents[1]))
+
+
+def test_info_says_ready(full, tmp_path):
+    facts = json.loads(info(full, "--json", cwd=tmp_path))
+    assert facts["backends"]["cpu"] == []
+    assert facts["isa"] in facts["extension"]
+    assert len(facts["openmp"]) <= 1  # none where they cannot be counted
+
+
+def test_info_says_what_is_missing_and_what_to_do(bare, tmp_path):
+    facts = json.loads(info(bare, "--json", cwd=tmp_path))
+    assert facts["backends"]["dense"] == []
+    [reason] = facts["backends"]["cpu"]
+    assert "extension" in reason and "g++" in reason
+    table = info(bare, cwd=tmp_path)
+    assert "SPARSEMETA_NO_EXTENSION was set" in table and "pip install -v --force-reinstall" in table
+
+
+def test_a_missing_compiler_is_recorded_and_no_error(sdist, tmp_path):
+    (sdist / "csrc" / "module.cpp").touch()  # so that there is something to compile
+    build = (sys.executable, "setup.py", "build_ext", "--build-lib", tmp_path)
+    run(*build, cwd=sdist, CC="no-such-compiler", CXX="no-such-compiler")
+    record = json.loads((tmp_path / "sparsemeta" / "_build_info.json").read_text())
+    assert "no-such-compiler" in record["error"]
+    assert not list(tmp_path.rglob("*.so"))
