@@ -1,12 +1,18 @@
 #include "conv_plan.h"
 
+#include "generated.h"
+
 #include <algorithm>
 #include <numeric>
 
 namespace sparsemeta {
 namespace {
 
+constexpr std::int64_t element_bytes = sizeof(float), alignment = 64 / element_bytes;
+
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
+
+std::int64_t round_up(std::int64_t a, std::int64_t to) { return ceil_div(a, to) * to; }
 
 // One axis of the image: how taps fall into phases and how many zeros neighbouring flat rows can share.
 struct Axis {
@@ -56,19 +62,19 @@ struct Entry {
   std::int32_t source;
 };
 
-// Lines of a block share the first-level cache with a tile of every tap row.
-std::int64_t lines_of_a_block(std::int64_t tap_rows, std::int64_t reach, std::int64_t halo, const Machine& machine) {
-  const auto window = std::min(tap_rows * (machine.tile + reach), machine.tile + halo);
-  return std::max<std::int64_t>(1, 28 * 1024 / (window * machine.vector_bytes));
+// Lines of a block share the first-level cache: what a tile reads of each is one window of the flat order.
+std::int64_t lines_of_a_block(std::int64_t reach, std::int64_t halo, std::int64_t tap_rows, const Machine& machine) {
+  const auto window = std::min(machine.tile + halo, tap_rows * (machine.tile + reach));
+  return std::max<std::int64_t>(1, machine.first_level_bytes / (window * element_bytes));
 }
 
-Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_t lines_out, std::int64_t lead,
-                 std::int64_t halo, std::int64_t block_lines, const Machine& machine) {
-  Index index{lines_in, lines_out, lead, 0, 0, block_lines, {}, {}, {}, {}, {}};
-  const auto fits = machine.cache_bytes / (std::max<std::int64_t>(lines_in, 1) * machine.vector_bytes) - halo;
-  const auto least = std::max(halo, 2 * machine.tile);
-  index.capacity = ceil_div(std::clamp<std::int64_t>(fits, least, std::max<std::int64_t>(least, 4096)), machine.tile) * machine.tile;
-  index.pitch = ceil_div(index.capacity + halo, machine.tile) * machine.tile + 1;  // odd: lines fall into different sets
+Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_t lines_out, std::int64_t lead, std::int64_t halo,
+                 std::int64_t block_lines, const Machine& machine) {
+  Index index{lines_in, lines_out, lead, 0, 0, block_lines, {}, {}, {}, {}, {}, nullptr};
+  const auto fits = machine.second_level_bytes / (std::max<std::int64_t>(lines_in, 1) * element_bytes) - halo;
+  const auto least = std::max(halo, machine.tile);
+  index.capacity = round_up(std::clamp(fits, least, std::max<std::int64_t>(least, 1 << 16)), machine.tile);
+  index.pitch = round_up(lead + index.capacity + halo, alignment) + (alignment / 2 | 1) * alignment;  // odd: other sets
 
   auto block = [&](const Entry& e) { return e.in / block_lines; };
   std::stable_sort(entries.begin(), entries.end(), [&](const Entry& a, const Entry& b) {
@@ -93,13 +99,17 @@ Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_
   for (; current < blocks; ++current) index.block_begin.push_back(static_cast<std::int64_t>(index.segments.size()));
   for (std::int64_t line = 0; line < lines_out; ++line)
     if (!written[static_cast<std::size_t>(line)]) index.empty.push_back(static_cast<std::int32_t>(line));
+  if (machine.generate) {
+    auto generated = std::make_shared<const GeneratedProduct>(index);
+    if (generated->ready()) index.generated = std::move(generated);
+  }
   return index;
 }
 
 }  // namespace
 
 ConvPlan::ConvPlan(const ConvShape& s, const std::int64_t* index, std::int64_t nnz, const Machine& machine)
-    : nnz(nnz), cache_bytes(machine.cache_bytes) {
+    : nnz(nnz), second_level_bytes(machine.second_level_bytes) {
   const auto [out_channels, in_channels, kh, kw] = s.weight;
   const Axis h(s.input[0], kh, s.stride[0], s.padding[0], s.padding[1], s.dilation[0]);
   const Axis w(s.input[1], kw, s.stride[1], s.padding[2], s.padding[3], s.dilation[1]);
@@ -121,9 +131,9 @@ ConvPlan::ConvPlan(const ConvShape& s, const std::int64_t* index, std::int64_t n
     entries.push_back({in, out, shift, static_cast<std::int32_t>(j)});
     transposed.push_back({out, in, -shift, static_cast<std::int32_t>(j)});
   }
-  const auto block = lines_of_a_block(h.reach + 1, w.reach, halo, machine);
+  const auto block = lines_of_a_block(w.reach, halo, h.reach + 1, machine);
   forward = make_index(entries, x.lines(), out_channels, 0, halo, block, machine);
-  input_grad = make_index(transposed, out_channels, x.lines(), halo, halo, block, machine);
+  input_grad = make_index(transposed, out_channels, x.lines(), round_up(halo, alignment), halo, block, machine);
 }
 
 }  // namespace sparsemeta

@@ -3,9 +3,12 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace sparsemeta {
+
+class GeneratedProduct;
 
 // One side of the convolution (input or output) as flat lines: a line is a channel of one phase of the stride.
 struct Phase {
@@ -30,14 +33,16 @@ struct Segment {
 
 // Kept weights sorted by (block of input lines, output line), so that a block's inputs stay in the first-level cache.
 struct Index {
-  std::int64_t lines_in, lines_out, lead;      // lead: vectors packed ahead of the first output position
-  std::int64_t capacity, pitch;                // most output vectors in a chunk; vectors between packed lines
+  std::int64_t lines_in, lines_out;
+  std::int64_t lead, pitch;                    // elements packed ahead of a chunk's first position; between packed lines
+  std::int64_t capacity;                       // most positions in a chunk
   std::int64_t block_lines;
   std::vector<std::int64_t> block_begin;       // segments of block b: [block_begin[b], block_begin[b + 1])
   std::vector<Segment> segments;
-  std::vector<std::int32_t> shift;             // vector offset of the input of a weight: line * pitch + lead +- tap
+  std::vector<std::int32_t> shift;             // where a weight reads: line * pitch + lead +- tap
   std::vector<std::int32_t> source;            // its position in values
   std::vector<std::int32_t> empty;             // output lines without a weight
+  std::shared_ptr<const GeneratedProduct> generated;  // null where code cannot be generated
 
   std::int64_t blocks() const { return static_cast<std::int64_t>(block_begin.size()) - 1; }
 };
@@ -51,9 +56,10 @@ struct ConvShape {
   std::int64_t groups;
 };
 
-// How wide the vectors of the machine in use are, and how much of them its second-level cache should hold.
+// Positions whose sums a kernel keeps in registers, and bytes of the caches that packed lines may fill.
 struct Machine {
-  std::int64_t vector_bytes, tile, cache_bytes;
+  std::int64_t tile, first_level_bytes, second_level_bytes;
+  bool generate;  // machine code for each pattern
 };
 
 struct ConvPlan {
@@ -61,7 +67,7 @@ struct ConvPlan {
 
   Plane x, y;
   std::int64_t pitch, rows, halo;  // flat row length, flat rows of an image, largest shift of a tap
-  std::int64_t nnz, cache_bytes;
+  std::int64_t nnz, second_level_bytes;
   Index forward, input_grad;       // the weight gradient walks `forward`
 };
 

@@ -62,10 +62,16 @@ void set_isa(const std::string& name) {
   throw std::invalid_argument("expected an instruction set of this machine (" + names + "), got '" + name + "'");
 }
 
-// Three quarters of a second-level cache are for packed lines, the rest for outputs and index.
-std::int64_t cache_bytes() {
-  const auto size = sysconf(_SC_LEVEL2_CACHE_SIZE);
-  return (size > 0 ? size : 512 * 1024) / 4 * 3;
+// What packed lines may fill of a cache; the rest is for outputs and index.
+std::int64_t cache_bytes(int which, std::int64_t otherwise) {
+  const auto size = sysconf(which);
+  return (size > 0 ? size : otherwise) / 4 * 3;
+}
+
+// Whether plans carry code generated for their pattern; off, every kernel is the compiled one.
+bool& generates() {
+  static bool on = true;
+  return on;
 }
 
 using Strides = std::array<std::int64_t, 5>;
@@ -80,7 +86,7 @@ ConvPlan make_plan(std::uintptr_t index, std::int64_t nnz, std::array<std::int64
                    std::array<std::int64_t, 2> stride, std::array<std::int64_t, 4> padding, std::array<std::int64_t, 2> dilation,
                    std::int64_t groups) {
   return ConvPlan({weight, input, stride, padding, dilation, groups}, reinterpret_cast<const std::int64_t*>(index), nnz,
-                  kernels().machine(cache_bytes()));
+                  kernels().machine(cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10), cache_bytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10), generates()));
 }
 
 void forward(const ConvPlan& plan, std::uintptr_t x, const Strides& xs, std::uintptr_t values, std::int64_t value_task,
@@ -109,6 +115,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("isa", [] { return std::string(kernels().name); });
   m.def("isas", &isas);
   m.def("set_isa", &set_isa);
+  m.def("set_generate", [](bool on) { generates() = on; });
   py::class_<ConvPlan>(m, "ConvPlan")
       .def(py::init(&make_plan))
       .def("forward", &forward, unlocked())

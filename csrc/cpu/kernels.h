@@ -27,7 +27,7 @@ struct Work {
 
 #define SPARSEMETA_KERNELS(isa)                                                                                        \
   namespace isa {                                                                                                      \
-  Machine machine(std::int64_t cache_bytes);                                                                           \
+  Machine machine(std::int64_t first_level_bytes, std::int64_t second_level_bytes, bool generate);                     \
   void masked_conv2d(const ConvPlan&, View x, Rows values, Rows bias, View y, const Work&);                            \
   void masked_conv2d_input_grad(const ConvPlan&, View g, Rows values, View x, const Work&);                            \
   void masked_conv2d_weight_grad(const ConvPlan&, View g, View x, Rows values, const Work&);                           \

@@ -5,6 +5,7 @@
 #include <memory>
 #include <type_traits>
 
+#include "../generated.h"
 #include "kernels.h"
 #include "lines.h"
 #include "simd.h"
@@ -37,7 +38,7 @@ class Buffer {
 
 template <class T>
 struct Scratch {
-  Buffer<T> flat, packed, other, tile, values;
+  Buffer<T> packed, other, sums, values;
   static Scratch& mine() {
     thread_local Scratch scratch;
     return scratch;
@@ -45,15 +46,15 @@ struct Scratch {
 };
 
 struct Chunks {
-  std::int64_t count, span;
+  std::int64_t count, span;  // span in positions, whole vectors
 
   // As few chunks as the capacity allows, a multiple of the threads that will share them.
   Chunks(std::int64_t positions, std::int64_t capacity, int lanes, std::int64_t threads) {
-    const auto vectors = std::max<std::int64_t>(1, (positions + lanes - 1) / lanes);
-    count = (vectors + capacity - 1) / capacity;
-    count = std::min((count + threads - 1) / threads * threads, vectors);
-    span = (vectors + count - 1) / count;
-    count = (vectors + span - 1) / span;
+    positions = std::max<std::int64_t>(positions, 1);
+    count = (positions + capacity - 1) / capacity;
+    count = (count + threads - 1) / threads * threads;
+    span = ((positions + count - 1) / count + lanes - 1) / lanes * lanes;
+    count = (positions + span - 1) / span;
   }
 };
 
@@ -75,41 +76,41 @@ T* task(const View& view, std::int64_t t) {
   return reinterpret_cast<T*>(view.data) + t * view.task;
 }
 
-// acc[t] += w * x[shift + t] over the weights of each segment; the accumulators stay in registers.
+// sums[line] += w * x[shift...] over the weights of each segment; the sums of a tile stay in registers.
 template <class T, int size>
-void accumulate(const Index& index, std::int64_t block, const T* x, const T* values, const T* bias, T* tile) {
+void accumulate(const Index& index, std::int64_t block, const T* x, const T* values, const T* bias, T* sums) {
   using S = Simd<T>;
   const auto* shift = index.shift.data();
   for (auto s = index.block_begin[block]; s < index.block_begin[block + 1]; ++s) {
     const Segment segment = index.segments[static_cast<std::size_t>(s)];
-    T* out = tile + static_cast<std::int64_t>(segment.line) * S::lanes * S::lanes;
+    T* out = sums + static_cast<std::int64_t>(segment.line) * S::lanes * tile_vectors;
     typename S::vec acc[size];
     for (int t = 0; t < size; ++t)
       acc[t] = !segment.first ? S::load(out + t * S::lanes) : bias ? S::broadcast(bias[segment.line]) : S::zero();
     for (auto j = segment.begin; j < segment.end; ++j) {
-      const T* from = x + static_cast<std::int64_t>(shift[j]) * S::lanes;
+      const T* from = x + shift[j];
       const auto w = S::broadcast(values[j]);
-      for (int t = 0; t < size; ++t) acc[t] += w * S::load(from + t * S::lanes);
+      for (int t = 0; t < size; ++t) acc[t] += w * S::loadu(from + t * S::lanes);
     }
     for (int t = 0; t < size; ++t) S::store(out + t * S::lanes, acc[t]);
   }
 }
 
-// sum[j] += <g line, shifted x line> lane by lane; the tile of g stays in registers.
+// sums[j] += <g line, shifted x line> lane by lane; the tile of g stays in registers.
 template <class T, int size>
-void correlate(const Index& index, std::int64_t block, const T* x, const T* g, std::int64_t g_pitch, T* sum) {
+void correlate(const Index& index, std::int64_t block, const T* x, const T* g, std::int64_t g_pitch, T* sums) {
   using S = Simd<T>;
   const auto* shift = index.shift.data();
   for (auto s = index.block_begin[block]; s < index.block_begin[block + 1]; ++s) {
     const Segment segment = index.segments[static_cast<std::size_t>(s)];
-    const T* line = g + segment.line * g_pitch * S::lanes;
+    const T* line = g + segment.line * g_pitch;
     typename S::vec held[size];
     for (int t = 0; t < size; ++t) held[t] = S::load(line + t * S::lanes);
     for (auto j = segment.begin; j < segment.end; ++j) {
-      const T* from = x + static_cast<std::int64_t>(shift[j]) * S::lanes;
-      typename S::vec part[4] = {S::load(sum + j * S::lanes), S::zero(), S::zero(), S::zero()};
-      for (int t = 0; t < size; ++t) part[t % 4] += held[t] * S::load(from + t * S::lanes);
-      S::store(sum + j * S::lanes, (part[0] + part[1]) + (part[2] + part[3]));
+      const T* from = x + shift[j];
+      typename S::vec part[4] = {S::load(sums + j * S::lanes), S::zero(), S::zero(), S::zero()};
+      for (int t = 0; t < size; ++t) part[t % 4] += held[t] * S::loadu(from + t * S::lanes);
+      S::store(sums + j * S::lanes, (part[0] + part[1]) + (part[2] + part[3]));
     }
   }
 }
@@ -121,51 +122,79 @@ void with_size(int size, F f) {
   else if constexpr (most > 1) with_size<most - 1>(size, f);
 }
 
-// Calls f(first vector, size) for tiles of nearly equal size that cover the chunk.
+// Calls f(first position, vectors) for tiles of nearly equal size that cover the chunk.
 template <class F>
-void for_tiles(std::int64_t span, int most, F f) {
-  const auto tiles = (span + most - 1) / most;
-  for (std::int64_t i = 0; i < tiles; ++i) f(span * i / tiles, static_cast<int>(span * (i + 1) / tiles - span * i / tiles));
+void for_tiles(std::int64_t span, int lanes, std::int64_t most, F f) {
+  const auto vectors = span / lanes, tiles = (vectors + most - 1) / most;
+  for (std::int64_t i = 0; i < tiles; ++i)
+    f(vectors * i / tiles * lanes, static_cast<int>(vectors * (i + 1) / tiles - vectors * i / tiles));
 }
 
+// Sums of tiles by the kernel above, for any type and instruction set.
 template <class T>
+struct Compiled {
+  using S = Simd<T>;
+  const Index& index;
+
+  std::int64_t tile() const { return tile_vectors; }
+  std::int64_t pitch() const { return S::lanes * tile_vectors; }
+  const std::vector<std::int32_t>& source() const { return index.source; }
+  void run(const T* x, const T* values, T* sums, int vectors, const T* bias) const {
+    for (std::int64_t b = 0; b < index.blocks(); ++b)
+      with_size<tile_vectors>(vectors, [&](auto n) { accumulate<T, n>(index, b, x, values, bias, sums); });
+  }
+};
+
+// The same by code generated for the pattern.
+struct Generated {
+  const GeneratedProduct& product;
+
+  std::int64_t tile() const { return product.tile_vectors(); }
+  std::int64_t pitch() const { return product.sums_pitch(); }
+  const std::vector<std::int32_t>& source() const { return product.source(); }
+  void run(const float* x, const float* values, float* sums, int vectors, const float* bias) const {
+    product.run(x, values, sums, vectors, bias);
+  }
+};
+
+// Lines of one side from lines of the other: the forward, or with the transposed index the input gradient.
+template <class T, class Engine>
 struct Product {
   using S = Simd<T>;
   const ConvPlan& plan;
   const Index& index;
+  const Engine engine;
   const Plane &from, &to;
   View in, out;
   Rows values, bias;
 
   void chunk(const Chunk& chunk, std::int64_t t, const T* kept) const {
     auto& scratch = Scratch<T>::mine();
-    const Lines<T> lines(plan, from, chunk, index.lead, chunk.span + plan.halo);
-    T* packed = scratch.packed.get(index.lines_in * index.pitch * S::lanes);
-    lines.pack(task<T>(in, t), in, 0, index.lines_in, scratch.flat.get(lines.scratch()), packed, index.pitch);
-    T* tile = scratch.tile.get(index.lines_out * S::lanes * S::lanes);
+    T* packed = scratch.packed.get(index.lines_in * index.pitch);
+    Lines<T>(plan, from, chunk, index.lead, index.lead ? 0 : plan.halo).pack(task<T>(in, t), in, 0, index.lines_in, packed, index.pitch);
+    T* sums = scratch.sums.get(index.lines_out * engine.pitch());
     const T* offset = task<T>(bias, t);
-    for (auto line : index.empty)
-      std::fill_n(tile + static_cast<std::int64_t>(line) * S::lanes * S::lanes, S::lanes * S::lanes, offset ? offset[line] : T{0});
-    for_tiles(chunk.span, S::lanes, [&](std::int64_t first, int size) {
-      for (std::int64_t b = 0; b < index.blocks(); ++b)
-        with_size<S::lanes>(size, [&](auto n) { accumulate<T, n>(index, b, packed + first * S::lanes, kept, offset, tile); });
-      unpack(chunk, t, first, size, tile);
+    for (auto line : index.empty) std::fill_n(sums + line * engine.pitch(), engine.tile() * S::lanes, offset ? offset[line] : T{0});
+    for_tiles(chunk.span, S::lanes, engine.tile(), [&](std::int64_t at, int vectors) {
+      engine.run(packed + at, kept, sums, vectors, offset);
+      unpack(chunk.images, t, chunk.begin + at, vectors * S::lanes, sums);
     });
   }
 
-  void unpack(const Chunk& chunk, std::int64_t t, std::int64_t first, int size, const T* tile) const {
+  void unpack(std::int64_t images, std::int64_t t, std::int64_t start, std::int64_t count, const T* sums) const {
     const auto phases = static_cast<std::int64_t>(to.phases.size());
     for (std::int64_t p = 0; p < phases; ++p) {
-      const Tile<T> place(plan, to, to.phases[static_cast<std::size_t>(p)], chunk, out, first, size);
+      const Tile<T> place(plan, to, to.phases[static_cast<std::size_t>(p)], out, images, start, count);
       for (std::int64_t c = 0; c < to.channels; ++c)
-        place.prefetch(task<T>(out, t) + std::min(c + 6, to.channels - 1) * out.channel), place.unpack(tile + (c * phases + p) * S::lanes * S::lanes, task<T>(out, t) + c * out.channel);
+        place.unpack(sums + (c * phases + p) * engine.pitch(), task<T>(out, t) + c * out.channel);
     }
   }
 
   const T* sorted_values(std::int64_t t) const {
     T* kept = Scratch<T>::mine().values.get(plan.nnz + 1);
     const T* given = task<T>(values, t);
-    for (std::int64_t j = 0; j < plan.nnz; ++j) kept[j] = given[index.source[static_cast<std::size_t>(j)]];
+    const auto* source = engine.source().data();
+    for (std::int64_t j = 0; j < plan.nnz; ++j) kept[j] = given[source[j]];
     return kept;
   }
 
@@ -181,7 +210,7 @@ struct Product {
       for (std::int64_t i = 0; i < work.tasks * chunks.count; ++i) {
         const auto t = i / chunks.count;
         if (t != current) kept = sorted_values(t), current = t;
-        chunk({i % chunks.count * chunks.span * S::lanes, chunks.span, work.images}, t, kept);
+        chunk({i % chunks.count * chunks.span, chunks.span, work.images}, t, kept);
       }
     }
   }
@@ -193,33 +222,32 @@ struct Correlation {
   const ConvPlan& plan;
   View g, x;
 
-  // sum[nnz][lanes] += this chunk; the lines of g stay packed while those of x pass block by block.
-  void chunk(const Chunk& chunk, std::int64_t t, T* sum) const {
+  // sums[nnz][lanes] += this chunk; the lines of g stay packed while those of x pass block by block.
+  void chunk(const Chunk& chunk, std::int64_t t, T* sums) const {
     const Index& index = plan.forward;
     auto& scratch = Scratch<T>::mine();
-    const Lines<T> outputs(plan, plan.y, chunk, 0, chunk.span), inputs(plan, plan.x, chunk, 0, chunk.span + plan.halo);
-    const auto pitch = (chunk.span + S::lanes - 1) / S::lanes * S::lanes + 1;
-    T* flat = scratch.flat.get(inputs.scratch());
-    T* held = scratch.packed.get(index.lines_out * pitch * S::lanes);
-    outputs.pack(task<T>(g, t), g, 0, index.lines_out, flat, held, pitch);
-    T* packed = scratch.other.get(index.block_lines * index.pitch * S::lanes);
+    const Lines<T> outputs(plan, plan.y, chunk, 0, 0), inputs(plan, plan.x, chunk, 0, plan.halo);
+    const auto pitch = chunk.span + 3 * 64 / static_cast<std::int64_t>(sizeof(T));
+    T* held = scratch.packed.get(index.lines_out * pitch);
+    outputs.pack(task<T>(g, t), g, 0, index.lines_out, held, pitch);
+    T* packed = scratch.other.get(index.block_lines * index.pitch);
     for (std::int64_t b = 0; b < index.blocks(); ++b) {
       if (index.block_begin[b] == index.block_begin[b + 1]) continue;
       const auto first = b * index.block_lines, last = std::min(first + index.block_lines, index.lines_in);
-      inputs.pack(task<T>(x, t), x, first, last, flat, packed, index.pitch);
-      for_tiles(chunk.span, S::lanes, [&](std::int64_t at, int size) {
-        const T* from = packed + (at - first * index.pitch) * S::lanes;
-        with_size<S::lanes>(size, [&](auto n) { correlate<T, n>(index, b, from, held + at * S::lanes, pitch, sum); });
+      inputs.pack(task<T>(x, t), x, first, last, packed, index.pitch);
+      for_tiles(chunk.span, S::lanes, tile_vectors, [&](std::int64_t at, int size) {
+        const T* from = packed + at - first * index.pitch;
+        with_size<tile_vectors>(size, [&](auto n) { correlate<T, n>(index, b, from, held + at, pitch, sums); });
       });
     }
   }
 
   // Part `part` of `parts` of one task's chunks, summed over lanes into out[nnz].
   void sum_chunks(const Chunks& chunks, std::int64_t t, std::int64_t part, std::int64_t parts, std::int64_t images, T* out) const {
-    T* sum = Scratch<T>::mine().tile.get((plan.nnz + S::lanes) * S::lanes);
+    T* sum = Scratch<T>::mine().sums.get((plan.nnz + S::lanes) * S::lanes);
     std::fill_n(sum, (plan.nnz + S::lanes) * S::lanes, T{0});
     for (auto c = chunks.count * part / parts; c < chunks.count * (part + 1) / parts; ++c)
-      chunk({c * chunks.span * S::lanes, chunks.span, images}, t, sum);
+      chunk({c * chunks.span, chunks.span, images}, t, sum);
     for (std::int64_t j = 0; j < plan.nnz; j += S::lanes) {
       typename S::vec r[S::lanes];
       for (int i = 0; i < S::lanes; ++i) r[i] = S::load(sum + (j + i) * S::lanes);
@@ -249,26 +277,42 @@ struct Correlation {
 };
 
 template <class T>
+void product(const ConvPlan& plan, const Index& index, const Plane& from, const Plane& to, View in, View out, Rows values, Rows bias,
+             const Work& work) {
+  if constexpr (std::is_same_v<T, float> && vector_bytes == 64)
+    if (index.generated) {
+      Product<T, Generated>{plan, index, {*index.generated}, from, to, in, out, values, bias}.run(work);
+      return;
+    }
+  Product<T, Compiled<T>>{plan, index, {index}, from, to, in, out, values, bias}.run(work);
+}
+
+template <class T>
+void forward(const ConvPlan& plan, View x, Rows values, Rows bias, View y, const Work& work) {
+  product<T>(plan, plan.forward, plan.x, plan.y, x, y, values, bias, work);
+}
+
+template <class T>
 void input_grad(const ConvPlan& plan, View g, Rows values, View x, const Work& work) {
   if (!plan.x.covered)
     std::fill_n(reinterpret_cast<T*>(x.data), work.tasks * work.images * plan.x.channels * plan.x.height * plan.x.width, T{0});
-  Product<T>{plan, plan.input_grad, plan.y, plan.x, g, x, values, {0, 0}}.run(work);
+  product<T>(plan, plan.input_grad, plan.y, plan.x, g, x, values, {0, 0}, work);
 }
 
 template <class T>
 void weight_grad(const ConvPlan& plan, View g, View x, Rows values, const Work& work) {
-  const auto lines = plan.forward.lines_out * vector_bytes;
-  const auto fits = std::max<std::int64_t>(plan.cache_bytes / lines, 2 * Simd<T>::lanes);
-  Correlation<T>{plan, g, x}.run(values, std::min(plan.forward.capacity, fits), work);
+  const auto fits = plan.second_level_bytes / (plan.forward.lines_out * static_cast<std::int64_t>(sizeof(T)));
+  Correlation<T>{plan, g, x}.run(values, std::min(plan.forward.capacity, std::max<std::int64_t>(fits, Simd<T>::lanes * tile_vectors)), work);
 }
 
 }  // namespace
 
-Machine machine(std::int64_t cache_bytes) { return {vector_bytes, Simd<float>::lanes, cache_bytes}; }
+Machine machine(std::int64_t first_level_bytes, std::int64_t second_level_bytes, bool generate) {
+  return {Simd<float>::lanes * tile_vectors, first_level_bytes, second_level_bytes, generate && vector_bytes == 64};
+}
 
 void masked_conv2d(const ConvPlan& plan, View x, Rows values, Rows bias, View y, const Work& work) {
-  if (work.f64) Product<double>{plan, plan.forward, plan.x, plan.y, x, y, values, bias}.run(work);
-  else Product<float>{plan, plan.forward, plan.x, plan.y, x, y, values, bias}.run(work);
+  work.f64 ? forward<double>(plan, x, values, bias, y, work) : forward<float>(plan, x, values, bias, y, work);
 }
 
 void masked_conv2d_input_grad(const ConvPlan& plan, View g, Rows values, View x, const Work& work) {

@@ -12,11 +12,11 @@
 namespace sparsemeta::SPARSEMETA_ISA {
 
 #if defined(__AVX512F__)
-constexpr int vector_bytes = 64;
+constexpr int vector_bytes = 64, tile_vectors = 16;
 #elif defined(__AVX2__)
-constexpr int vector_bytes = 32;
+constexpr int vector_bytes = 32, tile_vectors = 12;
 #else
-constexpr int vector_bytes = 16;
+constexpr int vector_bytes = 16, tile_vectors = 12;
 #endif
 
 template <class T>

@@ -1,0 +1,143 @@
+#include "generated.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+namespace sparsemeta {
+
+Code::Code(const std::vector<std::uint8_t>& bytes) : size_(std::max<std::size_t>(bytes.size(), 1)) {
+  void* memory = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return;
+  std::copy(bytes.begin(), bytes.end(), static_cast<std::uint8_t*>(memory));
+  if (mprotect(memory, size_, PROT_READ | PROT_EXEC) == 0) memory_ = memory;
+  else munmap(memory, size_);
+}
+
+Code::~Code() {
+  if (memory_) munmap(memory_, size_);
+}
+
+namespace {
+
+constexpr int lanes = 16, float_bytes = 4, vector_bytes = 64;
+constexpr int most_sums = 28, low = 28, high = 29, shifted = 30;  // zmm registers: sums below, then the input
+constexpr std::int64_t most_weights = 2600;                       // of a part, so that its code stays in the first-level cache
+
+struct Weight {
+  std::int64_t line, shift, out;  // shift: elements from the start of its input line
+  std::int32_t source;
+};
+
+// Emits one part: all vectors of a tile for one group of output lines and one run of input lines.
+class PartEmitter {
+ public:
+  PartEmitter(Assembler& a, const Index& index, std::int64_t first_out, std::int64_t sums_pitch)
+      : a_(a), index_(index), first_out_(first_out), sums_pitch_(sums_pitch) {}
+
+  void emit(const Weight* begin, const Weight* end, const std::vector<int>& fresh, const std::vector<int>& used) {
+    const auto loop = a_.here();
+    a_.lea(r9, {rsi, window});
+    for (int out : used) open(out, fresh[static_cast<std::size_t>(out)] != 0);
+    std::int64_t line = -1;
+    for (const Weight* w = begin; w != end;) {
+      if (w->line != line) next_line(line = w->line);
+      const Weight* tap = w;
+      const int x = input(tap->shift);
+      for (; w != end && w->line == line && w->shift == tap->shift; ++w) multiply(static_cast<int>(w->out - first_out_), x);
+    }
+    for (int out : used) a_.store(sum(out), out);
+    a_.add(rdi, vector_bytes);
+    a_.add(rdx, vector_bytes);
+    a_.decrement(rcx);
+    a_.jump_if_not_zero(loop);
+    a_.ret();
+  }
+
+ private:
+  static constexpr std::int64_t window = 128 * float_bytes;  // values that 8-bit displacements reach on either side
+
+  Memory sum(int out) const { return {rdx, (first_out_ + out) * sums_pitch_ * float_bytes}; }
+
+  void open(int out, bool fresh) {
+    if (fresh) a_.broadcast(out, {r8, (first_out_ + out) * float_bytes});
+    else a_.load(out, sum(out));
+  }
+
+  void next_line(std::int64_t line) {
+    a_.lea(r10, {rdi, line * index_.pitch * float_bytes});
+    held_low_ = held_high_ = -1;
+  }
+
+  // Register with the input at `shift`: an aligned vector, or lanes of two neighbours.
+  int input(std::int64_t shift) {
+    const auto vector = shift / lanes;
+    const int lane = static_cast<int>(shift % lanes);
+    if (lane == 0) {
+      if (held_high_ == vector) return high;
+      if (held_low_ != vector) a_.load(low, {r10, vector * vector_bytes}), held_low_ = vector;
+      return low;
+    }
+    if (held_low_ != vector) a_.load(low, {r10, vector * vector_bytes}), held_low_ = vector;
+    if (held_high_ != vector + 1) a_.load(high, {r10, (vector + 1) * vector_bytes}), held_high_ = vector + 1;
+    a_.align(shifted, low, high, lane);
+    return shifted;
+  }
+
+  void multiply(int out, int x) {
+    if (used_values_ && used_values_ % 256 == 0) a_.add(r9, 2 * window);
+    a_.multiply_add_scalar(out, x, {r9, (used_values_++ % 256) * float_bytes - window});
+  }
+
+  Assembler& a_;
+  const Index& index_;
+  std::int64_t first_out_, sums_pitch_, held_low_ = -1, held_high_ = -1, used_values_ = 0;
+};
+
+std::vector<Weight> weights_of(const Index& index) {
+  std::vector<Weight> weights;
+  for (const auto& segment : index.segments)
+    for (auto j = segment.begin; j < segment.end; ++j) {
+      const auto at = static_cast<std::size_t>(j);
+      const auto line = index.shift[at] / index.pitch;
+      weights.push_back({line, index.shift[at] - line * index.pitch, segment.line, index.source[at]});
+    }
+  return weights;
+}
+
+}  // namespace
+
+GeneratedProduct::GeneratedProduct(const Index& index) : zeros_(static_cast<std::size_t>(index.lines_out), 0.0f) {
+  tile_vectors_ = std::clamp<std::int64_t>(512 * 1024 / (std::max<std::int64_t>(index.lines_out, 1) * vector_bytes), 16, 64);
+  sums_pitch_ = (tile_vectors_ + 1) * lanes;
+  const auto groups = (index.lines_out + most_sums - 1) / most_sums;
+  auto weights = weights_of(index);
+  const auto group = [&](const Weight& w) { return w.out * groups / index.lines_out; };
+  std::sort(weights.begin(), weights.end(), [&](const Weight& a, const Weight& b) {
+    return std::tuple(group(a), a.line, a.shift, a.out) < std::tuple(group(b), b.line, b.shift, b.out);
+  });
+  Assembler assembler;
+  for (auto w = weights.begin(); w != weights.end();) {
+    const auto g = group(*w);
+    const auto first_out = (g * index.lines_out + groups - 1) / groups;
+    std::vector<int> fresh(most_sums + 1, 1);
+    while (w != weights.end() && group(*w) == g) {  // one part after another, split between input lines
+      auto end = w;
+      std::vector<int> used;
+      while (end != weights.end() && group(*end) == g && (end - w < most_weights || end->line == (end - 1)->line)) {
+        const int out = static_cast<int>(end->out - first_out);
+        if (std::find(used.begin(), used.end(), out) == used.end()) used.push_back(out);
+        ++end;
+      }
+      parts_.push_back({assembler.here(), static_cast<std::int64_t>(source_.size())});
+      PartEmitter(assembler, index, first_out, sums_pitch_).emit(&*w, &*w + (end - w), fresh, used);
+      for (int out : used) fresh[static_cast<std::size_t>(out)] = 0;
+      for (; w != end; ++w) source_.push_back(w->source);
+    }
+  }
+  code_ = std::make_unique<Code>(assembler.code());
+}
+
+}  // namespace sparsemeta

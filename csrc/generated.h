@@ -1,0 +1,43 @@
+// Straight-line AVX-512 code for the products of one pattern. The structure is in the code, the values are a stream.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "assembler.h"
+#include "conv_plan.h"
+
+namespace sparsemeta {
+
+// sums[line][0 .. 16 * vectors) (+)= the weights of one block of input lines on one group of output lines.
+class GeneratedProduct {
+ public:
+  using Call = void (*)(const float* x, const float* values, float* sums, std::int64_t vectors, const float* bias);
+  struct Part {
+    std::size_t entry;
+    std::int64_t values;  // where its values begin in the stream
+  };
+
+  explicit GeneratedProduct(const Index& index);
+
+  bool ready() const { return code_ && code_->entry(); }
+  std::int64_t tile_vectors() const { return tile_vectors_; }
+  std::int64_t sums_pitch() const { return sums_pitch_; }  // elements between the lines of sums
+  const std::vector<std::int32_t>& source() const { return source_; }
+
+  // `bias` may be null.
+  void run(const float* x, const float* values, float* sums, std::int64_t vectors, const float* bias) const {
+    if (!bias) bias = zeros_.data();
+    for (const auto& part : parts_) reinterpret_cast<Call>(code_->entry() + part.entry)(x, values + part.values, sums, vectors, bias);
+  }
+
+ private:
+  std::int64_t tile_vectors_, sums_pitch_;
+  std::vector<Part> parts_;
+  std::vector<std::int32_t> source_;
+  std::vector<float> zeros_;
+  std::unique_ptr<Code> code_;
+};
+
+}  // namespace sparsemeta
