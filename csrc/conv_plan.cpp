@@ -14,6 +14,9 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return a <= 0 ? 0 : (a +
 
 std::int64_t round_up(std::int64_t a, std::int64_t to) { return ceil_div(a, to) * to; }
 
+// Room for a vector behind a line, and an odd number of cache lines so that neighbours fall into different sets.
+std::int64_t odd_pitch(std::int64_t elements) { return (round_up(elements, 2 * alignment) / alignment + 9) * alignment; }
+
 // One axis of the image: how taps fall into phases and how many zeros neighbouring flat rows can share.
 struct Axis {
   std::int64_t size, out, taps, stride, before, dilation;
@@ -74,7 +77,7 @@ Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_
   const auto fits = machine.second_level_bytes / (std::max<std::int64_t>(lines_in, 1) * element_bytes) - halo;
   const auto least = std::max(halo, machine.tile);
   index.capacity = round_up(std::clamp(fits, least, std::max<std::int64_t>(least, 1 << 16)), machine.tile);
-  index.pitch = round_up(lead + index.capacity + halo, alignment) + (alignment / 2 | 1) * alignment;  // odd: other sets
+  index.pitch = odd_pitch(lead + index.capacity + halo);
 
   auto block = [&](const Entry& e) { return e.in / block_lines; };
   std::stable_sort(entries.begin(), entries.end(), [&](const Entry& a, const Entry& b) {
@@ -108,8 +111,7 @@ Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_
 
 }  // namespace
 
-ConvPlan::ConvPlan(const ConvShape& s, const std::int64_t* index, std::int64_t nnz, const Machine& machine)
-    : nnz(nnz), second_level_bytes(machine.second_level_bytes) {
+ConvPlan::ConvPlan(const ConvShape& s, const std::int64_t* index, std::int64_t nnz, const Machine& machine) : nnz(nnz) {
   const auto [out_channels, in_channels, kh, kw] = s.weight;
   const Axis h(s.input[0], kh, s.stride[0], s.padding[0], s.padding[1], s.dilation[0]);
   const Axis w(s.input[1], kw, s.stride[1], s.padding[2], s.padding[3], s.dilation[1]);
@@ -134,6 +136,13 @@ ConvPlan::ConvPlan(const ConvShape& s, const std::int64_t* index, std::int64_t n
   const auto block = lines_of_a_block(w.reach, halo, h.reach + 1, machine);
   forward = make_index(entries, x.lines(), out_channels, 0, halo, block, machine);
   input_grad = make_index(transposed, out_channels, x.lines(), round_up(halo, alignment), halo, block, machine);
+  const auto fits = machine.second_level_bytes / 2 / (out_channels * element_bytes) / machine.tile * machine.tile;
+  grad_capacity = std::min(forward.capacity, std::max(fits, machine.tile));
+  grad_pitch = odd_pitch(grad_capacity);
+  if (machine.generate) {
+    auto correlation = std::make_shared<const GeneratedCorrelation>(forward, grad_pitch);
+    if (correlation->ready()) generated = std::move(correlation);
+  }
 }
 
 }  // namespace sparsemeta

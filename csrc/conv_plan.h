@@ -9,6 +9,7 @@
 namespace sparsemeta {
 
 class GeneratedProduct;
+class GeneratedCorrelation;
 
 // One side of the convolution (input or output) as flat lines: a line is a channel of one phase of the stride.
 struct Phase {
@@ -67,8 +68,10 @@ struct ConvPlan {
 
   Plane x, y;
   std::int64_t pitch, rows, halo;  // flat row length, flat rows of an image, largest shift of a tap
-  std::int64_t nnz, second_level_bytes;
+  std::int64_t nnz;
   Index forward, input_grad;       // the weight gradient walks `forward`
+  std::int64_t grad_capacity, grad_pitch;  // of the lines of the output's gradient that it holds meanwhile
+  std::shared_ptr<const GeneratedCorrelation> generated;
 };
 
 }  // namespace sparsemeta

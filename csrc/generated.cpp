@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstring>
 #include <tuple>
 
 namespace sparsemeta {
@@ -31,6 +30,32 @@ struct Weight {
   std::int32_t source;
 };
 
+// The vector of one input line at any shift, in a register: aligned, or lanes of two neighbours that stay held.
+class Input {
+ public:
+  explicit Input(Assembler& a) : a_(a) {}
+
+  void next_line(Memory line) {
+    a_.lea(r10, line);
+    low_vector_ = high_vector_ = -1;
+  }
+
+  int at(std::int64_t shift) {
+    const auto vector = shift / lanes;
+    const int lane = static_cast<int>(shift % lanes);
+    if (lane == 0 && high_vector_ == vector) return high;
+    if (low_vector_ != vector) a_.load(low, {r10, vector * vector_bytes}), low_vector_ = vector;
+    if (lane == 0) return low;
+    if (high_vector_ != vector + 1) a_.load(high, {r10, (vector + 1) * vector_bytes}), high_vector_ = vector + 1;
+    a_.align(shifted, low, high, lane);
+    return shifted;
+  }
+
+ private:
+  Assembler& a_;
+  std::int64_t low_vector_ = -1, high_vector_ = -1;
+};
+
 // Emits one part: all vectors of a tile for one group of output lines and one run of input lines.
 class PartEmitter {
  public:
@@ -41,11 +66,12 @@ class PartEmitter {
     const auto loop = a_.here();
     a_.lea(r9, {rsi, window});
     for (int out : used) open(out, fresh[static_cast<std::size_t>(out)] != 0);
+    Input input(a_);
     std::int64_t line = -1;
     for (const Weight* w = begin; w != end;) {
-      if (w->line != line) next_line(line = w->line);
+      if (w->line != line) input.next_line({rdi, (line = w->line) * index_.pitch * float_bytes});
       const Weight* tap = w;
-      const int x = input(tap->shift);
+      const int x = input.at(tap->shift);
       for (; w != end && w->line == line && w->shift == tap->shift; ++w) multiply(static_cast<int>(w->out - first_out_), x);
     }
     for (int out : used) a_.store(sum(out), out);
@@ -66,26 +92,6 @@ class PartEmitter {
     else a_.load(out, sum(out));
   }
 
-  void next_line(std::int64_t line) {
-    a_.lea(r10, {rdi, line * index_.pitch * float_bytes});
-    held_low_ = held_high_ = -1;
-  }
-
-  // Register with the input at `shift`: an aligned vector, or lanes of two neighbours.
-  int input(std::int64_t shift) {
-    const auto vector = shift / lanes;
-    const int lane = static_cast<int>(shift % lanes);
-    if (lane == 0) {
-      if (held_high_ == vector) return high;
-      if (held_low_ != vector) a_.load(low, {r10, vector * vector_bytes}), held_low_ = vector;
-      return low;
-    }
-    if (held_low_ != vector) a_.load(low, {r10, vector * vector_bytes}), held_low_ = vector;
-    if (held_high_ != vector + 1) a_.load(high, {r10, (vector + 1) * vector_bytes}), held_high_ = vector + 1;
-    a_.align(shifted, low, high, lane);
-    return shifted;
-  }
-
   void multiply(int out, int x) {
     if (used_values_ && used_values_ % 256 == 0) a_.add(r9, 2 * window);
     a_.multiply_add_scalar(out, x, {r9, (used_values_++ % 256) * float_bytes - window});
@@ -93,7 +99,7 @@ class PartEmitter {
 
   Assembler& a_;
   const Index& index_;
-  std::int64_t first_out_, sums_pitch_, held_low_ = -1, held_high_ = -1, used_values_ = 0;
+  std::int64_t first_out_, sums_pitch_, used_values_ = 0;
 };
 
 std::vector<Weight> weights_of(const Index& index) {
@@ -138,6 +144,53 @@ GeneratedProduct::GeneratedProduct(const Index& index) : zeros_(static_cast<std:
     }
   }
   code_ = std::make_unique<Code>(assembler.code());
+}
+
+GeneratedCorrelation::GeneratedCorrelation(const Index& index, std::int64_t g_pitch) {
+  // Long tiles, because every tile loads and stores the sums; then few lines of g, which share the first-level cache.
+  tile_vectors_ = 32;
+  constexpr std::int64_t group_lines = 16;
+  const auto groups = std::max<std::int64_t>(1, (index.lines_out + group_lines - 1) / group_lines);
+  auto weights = weights_of(index);
+  const auto order = [&](const Weight& w) {
+    return std::tuple(w.line / index.block_lines, w.out * groups / index.lines_out, w.line, w.shift, w.out);
+  };
+  std::sort(weights.begin(), weights.end(), [&](const Weight& a, const Weight& b) { return order(a) < order(b); });
+  Assembler a;
+  auto w = weights.begin();
+  for (std::int64_t block = 0; block < index.blocks(); ++block) {
+    parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
+    std::int64_t done = 0;
+    while (w != weights.end() && w->line / index.block_lines == block) {
+      auto end = w;
+      while (end != weights.end() && end - w < most_sums && end->line / index.block_lines == block) ++end;
+      const int n = static_cast<int>(end - w);
+      for (int i = 0; i < n; ++i) a.load(i, {rdx, (done + i) * vector_bytes});
+      a.lea(r8, {rdi, 0});
+      a.lea(r11, {rsi, 0});
+      a.lea(rax, {rcx, 0});
+      const auto loop = a.here();
+      Input input(a);
+      std::int64_t line = -1;
+      for (int i = 0; i < n;) {
+        if (w->line != line) input.next_line({r8, (line = w->line) * index.pitch * float_bytes});
+        const auto shift = w->shift;
+        const int x = input.at(shift);
+        for (; i < n && w->line == line && w->shift == shift; ++w, ++i) {
+          a.multiply_add(i, x, {r11, w->out * g_pitch * float_bytes});
+          source_.push_back(w->source);
+        }
+      }
+      a.add(r8, vector_bytes);
+      a.add(r11, vector_bytes);
+      a.decrement(rax);
+      a.jump_if_not_zero(loop);
+      for (int i = 0; i < n; ++i) a.store({rdx, (done + i) * vector_bytes}, i);
+      done += n;
+    }
+    a.ret();
+  }
+  code_ = std::make_unique<Code>(a.code());
 }
 
 }  // namespace sparsemeta

@@ -40,4 +40,27 @@ class GeneratedProduct {
   std::unique_ptr<Code> code_;
 };
 
+// sums[j][0 .. 16) += <g line, shifted x line> lane by lane, for the weights of one block of input lines.
+class GeneratedCorrelation {
+ public:
+  using Call = void (*)(const float* x, const float* g, float* sums, std::int64_t vectors);
+
+  GeneratedCorrelation(const Index& index, std::int64_t g_pitch);
+
+  bool ready() const { return code_ && code_->entry(); }
+  std::int64_t tile_vectors() const { return tile_vectors_; }
+  const std::vector<std::int32_t>& source() const { return source_; }
+
+  void run(std::int64_t block, const float* x, const float* g, float* sums, std::int64_t vectors) const {
+    const auto& part = parts_[static_cast<std::size_t>(block)];
+    reinterpret_cast<Call>(code_->entry() + part.entry)(x, g, sums + part.values * 16, vectors);
+  }
+
+ private:
+  std::int64_t tile_vectors_;
+  std::vector<GeneratedProduct::Part> parts_;
+  std::vector<std::int32_t> source_;
+  std::unique_ptr<Code> code_;
+};
+
 }  // namespace sparsemeta

@@ -217,9 +217,33 @@ struct Product {
 };
 
 template <class T>
+struct CompiledCorrelation {
+  using S = Simd<T>;
+  const ConvPlan& plan;
+
+  std::int64_t tile() const { return tile_vectors; }
+  const std::vector<std::int32_t>& source() const { return plan.forward.source; }
+  void run(std::int64_t block, const T* x, const T* g, T* sums, int vectors) const {
+    with_size<tile_vectors>(vectors, [&](auto n) { correlate<T, n>(plan.forward, block, x, g, plan.grad_pitch, sums); });
+  }
+};
+
+struct GeneratedSums {
+  const GeneratedCorrelation& correlation;
+
+  std::int64_t tile() const { return correlation.tile_vectors(); }
+  const std::vector<std::int32_t>& source() const { return correlation.source(); }
+  void run(std::int64_t block, const float* x, const float* g, float* sums, int vectors) const {
+    correlation.run(block, x, g, sums, vectors);
+  }
+};
+
+// The weight gradient: one inner product of a line of g with a shifted line of x for each weight.
+template <class T, class Engine>
 struct Correlation {
   using S = Simd<T>;
   const ConvPlan& plan;
+  const Engine engine;
   View g, x;
 
   // sums[nnz][lanes] += this chunk; the lines of g stay packed while those of x pass block by block.
@@ -227,42 +251,40 @@ struct Correlation {
     const Index& index = plan.forward;
     auto& scratch = Scratch<T>::mine();
     const Lines<T> outputs(plan, plan.y, chunk, 0, 0), inputs(plan, plan.x, chunk, 0, plan.halo);
-    const auto pitch = chunk.span + 3 * 64 / static_cast<std::int64_t>(sizeof(T));
-    T* held = scratch.packed.get(index.lines_out * pitch);
-    outputs.pack(task<T>(g, t), g, 0, index.lines_out, held, pitch);
+    T* held = scratch.packed.get(index.lines_out * plan.grad_pitch);
+    outputs.pack(task<T>(g, t), g, 0, index.lines_out, held, plan.grad_pitch);
     T* packed = scratch.other.get(index.block_lines * index.pitch);
     for (std::int64_t b = 0; b < index.blocks(); ++b) {
       if (index.block_begin[b] == index.block_begin[b + 1]) continue;
       const auto first = b * index.block_lines, last = std::min(first + index.block_lines, index.lines_in);
       inputs.pack(task<T>(x, t), x, first, last, packed, index.pitch);
-      for_tiles(chunk.span, S::lanes, tile_vectors, [&](std::int64_t at, int size) {
-        const T* from = packed + at - first * index.pitch;
-        with_size<tile_vectors>(size, [&](auto n) { correlate<T, n>(index, b, from, held + at, pitch, sums); });
+      for_tiles(chunk.span, S::lanes, engine.tile(), [&](std::int64_t at, int vectors) {
+        engine.run(b, packed + at - first * index.pitch, held + at, sums, vectors);
       });
     }
   }
 
   // Part `part` of `parts` of one task's chunks, summed over lanes into out[nnz].
   void sum_chunks(const Chunks& chunks, std::int64_t t, std::int64_t part, std::int64_t parts, std::int64_t images, T* out) const {
-    T* sum = Scratch<T>::mine().sums.get((plan.nnz + S::lanes) * S::lanes);
-    std::fill_n(sum, (plan.nnz + S::lanes) * S::lanes, T{0});
+    T* sums = Scratch<T>::mine().sums.get((plan.nnz + S::lanes) * S::lanes);
+    std::fill_n(sums, (plan.nnz + S::lanes) * S::lanes, T{0});
     for (auto c = chunks.count * part / parts; c < chunks.count * (part + 1) / parts; ++c)
-      chunk({c * chunks.span, chunks.span, images}, t, sum);
+      chunk({c * chunks.span, chunks.span, images}, t, sums);
+    const auto* source = engine.source().data();
     for (std::int64_t j = 0; j < plan.nnz; j += S::lanes) {
       typename S::vec r[S::lanes];
-      for (int i = 0; i < S::lanes; ++i) r[i] = S::load(sum + (j + i) * S::lanes);
+      for (int i = 0; i < S::lanes; ++i) r[i] = S::load(sums + (j + i) * S::lanes);
       S::transpose(r);
       for (int i = 1; i < S::lanes; ++i) r[0] += r[i];
-      for (std::int64_t i = 0; i < std::min<std::int64_t>(S::lanes, plan.nnz - j); ++i)
-        out[plan.forward.source[static_cast<std::size_t>(j + i)]] = r[0][i];
+      for (std::int64_t i = 0; i < std::min<std::int64_t>(S::lanes, plan.nnz - j); ++i) out[source[j + i]] = r[0][i];
     }
   }
 
   // Parts are added in order, so that the same threads give the same bits.
-  void run(const Rows& values, std::int64_t capacity, const Work& work) const {
+  void run(const Rows& values, const Work& work) const {
     const int threads = threads_for(plan, work);
     const auto parts = work.tasks < threads ? threads : 1;
-    const Chunks chunks(positions(plan, work), capacity, S::lanes, parts);
+    const Chunks chunks(positions(plan, work), plan.grad_capacity, S::lanes, parts);
     T* out = reinterpret_cast<T*>(values.data);
     T* extra = Scratch<T>::mine().values.get(std::max<std::int64_t>(1, work.tasks * (parts - 1) * plan.nnz));
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
@@ -301,8 +323,12 @@ void input_grad(const ConvPlan& plan, View g, Rows values, View x, const Work& w
 
 template <class T>
 void weight_grad(const ConvPlan& plan, View g, View x, Rows values, const Work& work) {
-  const auto fits = plan.second_level_bytes / (plan.forward.lines_out * static_cast<std::int64_t>(sizeof(T)));
-  Correlation<T>{plan, g, x}.run(values, std::min(plan.forward.capacity, std::max<std::int64_t>(fits, Simd<T>::lanes * tile_vectors)), work);
+  if constexpr (std::is_same_v<T, float> && vector_bytes == 64)
+    if (plan.generated) {
+      Correlation<T, GeneratedSums>{plan, {*plan.generated}, g, x}.run(values, work);
+      return;
+    }
+  Correlation<T, CompiledCorrelation<T>>{plan, {plan}, g, x}.run(values, work);
 }
 
 }  // namespace
