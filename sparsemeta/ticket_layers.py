@@ -88,7 +88,7 @@ def _misfit(layer: nn.Module | None, pattern: Pattern, objection: Callable[[nn.M
     if isinstance(getattr(layer, "pattern", None), Pattern):
         return "its layer is sparse already: use densify(model) first"
     if not isinstance(layer, LAYERS):
-        return f"it belongs to a {type(layer).__name__}, only Conv2d and Linear can be sparse"
+        return f"it belongs to {type(layer).__name__}, and only Conv2d and Linear can be sparse"
     if (weight := weight_parameter(layer)) is None:
         return "it is computed (a parametrization?), not a parameter: make it one first"
     if weight.shape != pattern.shape:

@@ -47,7 +47,7 @@ class SparseLayer(PatternState):
         """
         if not isinstance(dense, cls.dense_type):
             expected, got = cls.dense_type.__name__, type(dense).__name__
-            raise TypeError(f"expected a {expected}, got a {got}; use the sparse layer of its kind")
+            raise TypeError(f"expected a {expected}, got {got}; use the sparse layer of its kind")
         check_pattern(pattern, dense.weight.dim())
         layer = cls.__new__(cls)
         SparseLayer.__init__(layer, dense, pattern, backend)

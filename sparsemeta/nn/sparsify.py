@@ -34,7 +34,7 @@ def sparsify(model: nn.Module, ticket: Ticket, backend: str | None = "auto", inp
         Whatever is raised, nothing has been changed.
     """
     if not isinstance(ticket, Ticket):
-        raise TypeError(f"expected a Ticket, got a {type(ticket).__name__}; use Ticket.from_masks, magnitude or load")
+        raise TypeError(f"expected a Ticket, got {type(ticket).__name__}; use Ticket.from_masks, magnitude or load")
     check_backend(backend)
     layers = match(model, ticket, _objection)
     new = {layer: _SPARSE[type(layer)].from_dense(layer, pattern, backend) for layer, pattern in layers.items()}
@@ -65,7 +65,7 @@ def ticket_of(model: nn.Module) -> Ticket:
 
 def _objection(layer: nn.Module) -> str:
     if type(layer) not in LAYERS:
-        return f"it belongs to a {type(layer).__name__}, a subclass that may use its weight in another way"
+        return f"it belongs to {type(layer).__name__}, a subclass that may use its weight in another way"
     hooks = [*layer._forward_hooks.values(), *layer._backward_hooks.values(), *layer._backward_pre_hooks.values()]
     hooks += [hook for hook in layer._forward_pre_hooks.values() if not _masks_weight(hook)]
     return "its layer has hooks, which would be lost: remove them first" if hooks else ""
