@@ -34,6 +34,8 @@ class Pattern:
         self._derived: dict[Any, Any] = {}
         self._hash = hash((self.shape, self.block, index.numpy().tobytes()))
         _by_handle[self.handle] = self
+        # made here, since torch.compile and torch.func transforms, where it is asked for, cannot make a pattern
+        self._conv = Pattern((*self.shape, 1, 1), (*self.block, 1, 1), index) if len(self.shape) == 2 else None
 
     @classmethod
     def from_mask(cls, mask: Tensor, block: Sequence[int] = (1, 1)) -> Pattern:
@@ -128,7 +130,7 @@ class Pattern:
 
     def as_conv(self) -> Pattern:
         """The pattern of a linear weight `(O, I)` as that of a 1x1 convolution `(O, I, 1, 1)`."""
-        return self.cached("conv", lambda: Pattern((*self.shape, 1, 1), (*self.block, 1, 1), self.index))
+        return self._conv
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,27 +14,24 @@ from .ticket_file import read, write
 from .ticket_flops import Flops, count
 from .ticket_layers import TicketError as TicketError
 from .ticket_magnitude import Block, block_of, magnitude_patterns
+from .ticket_mapping import PatternMapping
 from .ticket_prune import apply_masks, read_masks
-from .ticket_summary import render
 
 
-class Ticket(Mapping[str, Pattern]):
+class Ticket(PatternMapping):
     """An immutable mapping from weights, named as in `model.named_parameters()`, to the pattern each keeps.
 
     Weights that are not in it stay dense. Two tickets are equal when their patterns are; provenance does not count.
-
-    Attributes:
-        patterns: the same as a read-only mapping.
     """
 
     def __init__(self, patterns: Mapping[str, Pattern], provenance: Mapping[str, Any] | None = None):
-        for name, pattern in patterns.items():
-            if not isinstance(name, str) or not isinstance(pattern, Pattern):
-                raise TypeError(
-                    f"expected a Pattern for each weight's name, got {pattern!r} for {name!r}; use Ticket.from_masks"
-                )
-        self.patterns = MappingProxyType(dict(patterns))
+        super().__init__(patterns)
         self._provenance = _as_json(provenance or {})
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the ticket comes from: a fresh copy, of what JSON can hold."""
+        return json.loads(self._provenance)
 
     @classmethod
     def from_masks(
@@ -92,44 +88,11 @@ class Ticket(Mapping[str, Pattern]):
         patterns = magnitude_patterns(model, sparsity, scope, block, exclude)
         return cls(patterns, {"method": "magnitude", "sparsity": sparsity, "scope": scope})
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Where the ticket comes from: a fresh copy, of what JSON can hold."""
-        return json.loads(self._provenance)
-
-    @property
-    def nnz(self) -> int:
-        """Number of kept weights."""
-        return sum(self.kept.values())
-
-    @property
-    def numel(self) -> int:
-        """Number of weights it covers, kept and pruned."""
-        return sum(pattern.numel for pattern in self.patterns.values())
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of the covered weights that is pruned, 0 to 1."""
-        return 1.0 - self.nnz / max(self.numel, 1)
-
-    @property
-    def kept(self) -> dict[str, int]:
-        """Number of kept weights by name."""
-        return {name: pattern.nnz for name, pattern in self.patterns.items()}
-
-    def masks(self) -> dict[str, Tensor]:
-        """Boolean masks by name, `True` where kept."""
-        return {name: pattern.mask() for name, pattern in self.patterns.items()}
-
-    def summary(self) -> str:
-        """A table as text: shape, block, kept weights and sparsity of each layer and of all."""
-        return render(self.patterns)
-
     def flops(self, model: nn.Module, input_size: Sequence[int]) -> Flops:
-        """Multiply-adds of one sample, dense and with this ticket, by layer; one forward pass of a copy of the model.
+        """Multiply-adds of one sample by layer, dense and with this ticket, seen in one forward pass in `eval()`.
 
         Args:
-            model: dense or sparse; the layers that the ticket does not cover count as dense.
+            model: a dense model, which stays as it is; layers that the ticket does not cover count in full.
             input_size: shape of one sample without batch axis, `(C, H, W)`.
 
         Raises:
@@ -151,26 +114,11 @@ class Ticket(Mapping[str, Pattern]):
         """
         return cls(*read(path))
 
-    def __getitem__(self, name: str) -> Pattern:
-        return self.patterns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.patterns)
-
-    def __len__(self) -> int:
-        return len(self.patterns)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self.items()))
-
     def __reduce__(self):
         return Ticket, (dict(self.patterns), self.provenance)
 
     def __deepcopy__(self, memo: dict) -> Ticket:
         return self
-
-    def __repr__(self) -> str:
-        return f"Ticket({len(self)} weights, {self.nnz} of {self.numel} kept, sparsity={self.sparsity:.3f})"
 
 
 def _pattern(name: str, mask: Tensor, block: Sequence[int]) -> Pattern:

@@ -24,7 +24,7 @@ def render(patterns: Mapping[str, Pattern]) -> str:
     for name, p in patterns.items():
         table.add_row(name, _times(p.shape), _times(p.block), f"{p.nnz:,} of {p.numel:,}", _percent(p.sparsity))
     text = io.StringIO()
-    Console(file=text, width=1000).print(table)  # wide: a name is never cut
+    Console(file=text, width=1000, markup=False).print(table)  # wide, so that no name is cut
     return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -52,6 +53,8 @@ def test_equality_is_of_patterns():
     assert ticket != Ticket.from_masks(masks | {"5.weight": ~masks["5.weight"]})
     assert ticket != Ticket.from_masks({name: masks[name] for name in NAMES[:2]})
     assert copy.deepcopy(ticket) is ticket
+    restored = pickle.loads(pickle.dumps(same))
+    assert restored == same and restored.provenance == {"seed": 1}
 
 
 def test_immutable():
@@ -66,6 +69,7 @@ def test_summary_names_every_layer_and_the_total():
     ticket = Ticket.from_masks({f"a.rather.long.name.of.layer.{i}": torch.eye(4) > 0 for i in range(3)})
     lines = ticket.summary().splitlines()
     assert sum("a.rather.long.name" in line and " 4 of 16 " in line and "75.00 %" in line for line in lines) == 3
+    assert "[bold]" in Ticket.from_masks({"[bold]": torch.eye(4) > 0}).summary()
     assert any("all" in line and "12 of 48" in line for line in lines)
 
 

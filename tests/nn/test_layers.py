@@ -171,6 +171,17 @@ def test_per_task_values_without_vmap(backend, mode):
         torch.testing.assert_close(y[task], functional_call(layer, {"values": values[task]}, (x[task],)))
 
 
+@pytest.mark.parametrize("backend", ["dense", "cpu"])
+def test_compiles_as_one_graph(backend):
+    conv, linear = SparseConv2d(conv_pattern(), backend=backend), SparseLinear(linear_pattern(), backend=backend)
+    model = nn.Sequential(conv, linear)
+    x = torch.randn(2, 4, 6, 6)
+    y = torch.compile(model, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(y, model(x))
+    expected = torch.autograd.grad(model(x).square().sum(), model.parameters())
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), model.parameters()), expected)
+
+
 @pytest.mark.parametrize("optimizer", [
     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01), lambda p: torch.optim.AdamW(p, lr=0.1),
 ], ids=["SGD", "AdamW"])
