@@ -34,6 +34,8 @@ class Pattern:
         self._derived: dict[Any, Any] = {}
         self._hash = hash((self.shape, self.block, index.numpy().tobytes()))
         _by_handle[self.handle] = self
+        # made here, since torch.compile and torch.func transforms, where it is asked for, cannot make a pattern
+        self._conv = Pattern((*self.shape, 1, 1), (*self.block, 1, 1), index) if len(self.shape) == 2 else None
 
     @classmethod
     def from_mask(cls, mask: Tensor, block: Sequence[int] = (1, 1)) -> Pattern:
@@ -54,8 +56,8 @@ class Pattern:
         if not torch.equal(kept, blocks.all(1)):
             partly = int((kept & ~blocks.all(1)).sum())
             raise ValueError(
-                f"expected every {'x'.join(map(str, block))} block of the mask all kept or all pruned, got {partly} partly "
-                f"kept block(s); use a smaller block, or round the mask to blocks first"
+                f"expected every {'x'.join(map(str, block))} block of the mask all kept or all pruned, got {partly} "
+                f"partly kept block(s); use a smaller block, or round the mask to blocks first"
             )
         index = _as_blocks(torch.arange(mask.numel()).reshape(mask.shape), block)[kept].flatten()
         return cls(mask.shape, block, index)
@@ -128,7 +130,7 @@ class Pattern:
 
     def as_conv(self) -> Pattern:
         """The pattern of a linear weight `(O, I)` as that of a 1x1 convolution `(O, I, 1, 1)`."""
-        return self.cached("conv", lambda: Pattern((*self.shape, 1, 1), (*self.block, 1, 1), self.index))
+        return self._conv
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -155,6 +157,8 @@ def _check_mask(mask: Tensor) -> None:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         got = f"a {mask.dtype} tensor" if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"expected a torch.bool mask, got {got}; use `weight != 0` or `mask.bool()`")
+    if mask.is_meta:
+        raise ValueError("expected a mask with data, got one on the meta device; make it on the CPU or a GPU")
     if mask.dim() not in (2, 4):
         raise ValueError(
             f"expected a mask of shape (O, I / groups, kh, kw) or (O, I), got {tuple(mask.shape)}; "
@@ -166,10 +170,10 @@ def _check_block(shape: tuple[int, ...], block: Sequence[int]) -> tuple[int, ...
     given, block = tuple(block), tuple(block)
     block += (1,) * (len(shape) - len(block)) if len(block) == 2 else ()
     fits = len(block) == len(shape) and all(isinstance(b, int) and b > 0 for b in block)
-    if not fits or any(n % b for n, b in zip(shape, block)):
+    if not fits or any(n % b for n, b in zip(shape, block, strict=True)):
         raise ValueError(
-            f"expected a block (o, i) or (o, i, kh, kw) of positive integers that divide the shape {shape}, got {given}; "
-            f"choose a block that divides every axis"
+            f"expected a block (o, i) or (o, i, kh, kw) of positive integers that divide the shape {shape}, got "
+            f"{given}; choose a block that divides every axis"
         )
     return block
 
@@ -177,7 +181,7 @@ def _check_block(shape: tuple[int, ...], block: Sequence[int]) -> tuple[int, ...
 def _as_blocks(weight: Tensor, block: tuple[int, ...]) -> Tensor:
     """`[O, I, ...] -> [blocks, entries of a block]`, both in row-major order."""
     rank = weight.dim()
-    split = [n for size, b in zip(weight.shape, block) for n in (size // b, b)]
+    split = [n for size, b in zip(weight.shape, block, strict=True) for n in (size // b, b)]
     order = [*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)]
     entries = torch.Size(block).numel()
     return weight.reshape(split).permute(order).reshape(weight.numel() // entries, entries)
