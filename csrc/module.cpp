@@ -19,10 +19,14 @@ struct Kernels {
   decltype(&baseline::masked_conv2d) masked_conv2d;
   decltype(&baseline::masked_conv2d_input_grad) masked_conv2d_input_grad;
   decltype(&baseline::masked_conv2d_weight_grad) masked_conv2d_weight_grad;
+  decltype(&baseline::inner_update) inner_update;
 };
 
-#define SPARSEMETA_ENTRY(isa) \
-  Kernels { #isa, isa::machine, isa::masked_conv2d, isa::masked_conv2d_input_grad, isa::masked_conv2d_weight_grad }
+#define SPARSEMETA_ENTRY(isa)                                                                                       \
+  Kernels {                                                                                                         \
+    #isa, isa::machine, isa::masked_conv2d, isa::masked_conv2d_input_grad, isa::masked_conv2d_weight_grad,           \
+        isa::inner_update                                                                                           \
+  }
 
 // Sets this machine can run, best first.
 std::vector<Kernels> runnable() {
@@ -106,6 +110,13 @@ void weight_grad(const ConvPlan& plan, std::uintptr_t g, const Strides& gs, std:
   kernels().masked_conv2d_weight_grad(plan, view(g, gs), view(x, xs), {values, plan.nnz}, {tasks, images, f64, threads});
 }
 
+void inner_update(const std::vector<std::uintptr_t>& params, const std::vector<std::uintptr_t>& grads,
+                  const std::vector<std::uintptr_t>& outs, const std::vector<std::int64_t>& sizes,
+                  const std::vector<double>& rates, bool f64) {
+  const auto count = static_cast<std::int64_t>(params.size());
+  kernels().inner_update(params.data(), grads.data(), outs.data(), sizes.data(), rates.data(), count, f64);
+}
+
 }  // namespace
 }  // namespace sparsemeta
 
@@ -116,6 +127,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("isas", &isas);
   m.def("set_isa", &set_isa);
   m.def("set_generate", [](bool on) { generates() = on; });
+  m.def("inner_update", &sparsemeta::inner_update, unlocked());
   py::class_<ConvPlan>(m, "ConvPlan")
       .def(py::init(&make_plan))
       .def("forward", &forward, unlocked())

@@ -1,8 +1,24 @@
 """Lottery tickets for few-shot learning that pay in seconds: compiled masked convolutions for PyTorch."""
 
-from . import backends
+from . import backends, data, models
+from .nn import SparseConv2d, SparseLinear, densify, sparsify, ticket_of
 from .ops import masked_conv2d, masked_linear
 from .pattern import Pattern
+from .ticket import Ticket, TicketError
 
 __version__ = "0.1.0"
-__all__ = ["Pattern", "backends", "masked_conv2d", "masked_linear"]
+__all__ = [
+    "Pattern",
+    "SparseConv2d",
+    "SparseLinear",
+    "Ticket",
+    "TicketError",
+    "backends",
+    "data",
+    "densify",
+    "masked_conv2d",
+    "masked_linear",
+    "models",
+    "sparsify",
+    "ticket_of",
+]

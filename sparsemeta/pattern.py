@@ -97,7 +97,7 @@ class Pattern:
         Equivalent to `weight.flatten()[pattern.index]`.
         """
         rank = len(self.shape)
-        if weight.shape[max(weight.dim() - rank, 0):] != self.shape:
+        if weight.shape[max(weight.dim() - rank, 0) :] != self.shape:
             raise ValueError(
                 f"expected a weight of the pattern's shape {self.shape} (with leading task axes if any), got "
                 f"{tuple(weight.shape)}; make the pattern from a mask of this weight's shape"
@@ -136,8 +136,11 @@ class Pattern:
         if self is other:
             return True
         return (
-            isinstance(other, Pattern) and self._hash == other._hash and self.shape == other.shape
-            and self.block == other.block and torch.equal(self.index, other.index)
+            isinstance(other, Pattern)
+            and self._hash == other._hash
+            and self.shape == other.shape
+            and self.block == other.block
+            and torch.equal(self.index, other.index)
         )
 
     def __hash__(self) -> int:

@@ -31,6 +31,9 @@ struct Work {
   void masked_conv2d(const ConvPlan&, View x, Rows values, Rows bias, View y, const Work&);                            \
   void masked_conv2d_input_grad(const ConvPlan&, View g, Rows values, View x, const Work&);                            \
   void masked_conv2d_weight_grad(const ConvPlan&, View g, View x, Rows values, const Work&);                           \
+  /* out[i] = p[i] - lr[i] * g[i] for `count` parameters of n[i] contiguous elements; p[i] == 0 stands for zeros. */   \
+  void inner_update(const std::uintptr_t* p, const std::uintptr_t* g, const std::uintptr_t* out,                       \
+                    const std::int64_t* n, const double* lr, std::int64_t count, bool f64);                            \
   }
 
 SPARSEMETA_KERNELS(baseline)

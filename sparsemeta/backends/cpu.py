@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from .. import _build
 
-@functools.cache
-def _load() -> tuple[ModuleType | None, str]:
+
+def _load() -> ModuleType | None:
     try:
         from sparsemeta import _C  # torch is imported by now: its libgomp serves the extension's OpenMP calls
-    except ImportError as error:
-        return None, str(error)
-    if wanted := os.environ.get("SPARSEMETA_ISA"):  # lets the tests run the AVX2 and baseline code on any machine
-        _C.set_isa(wanted)
-    return _C, ""
+    except ImportError:
+        return None
+    if isa := os.environ.get("SPARSEMETA_ISA"):  # lets the tests run the AVX2 and baseline code on any machine
+        _C.set_isa(isa)
+    if os.environ.get("SPARSEMETA_GENERATE") == "0":  # for systems that watch for pages that become executable
+        _C.set_generate(False)
+    return _C
+
+
+_EXTENSION = _load()  # at import: torch.compile, which asks later, cannot follow an import
 
 
 def extension() -> ModuleType | None:
     """The compiled module `sparsemeta._C`, or `None` where it was not built."""
-    return _load()[0]
+    return _EXTENSION
 
 
 def isa() -> str:
@@ -33,9 +38,7 @@ def isa() -> str:
 
 def missing() -> list[str]:
     """Why this installation has no CPU kernels, and what to do."""
-    if extension():
-        return []
-    return [f"the compiled extension is missing ({_load()[1]}): install a C++17 compiler (g++) and reinstall sparsemeta"]
+    return [] if extension() else _build.missing()
 
 
 def reasons(*tensors: Tensor) -> list[str]:
@@ -55,9 +58,17 @@ def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tenso
     values = values.contiguous()
     bias = None if bias is None else bias.contiguous()
     _plan(conv, x.shape[-2], x.shape[-1]).forward(
-        x.data_ptr(), _strides(x), values.data_ptr(), _task_stride(values, 2),
-        0 if bias is None else bias.data_ptr(), 0 if bias is None else _task_stride(bias, 2),
-        y.data_ptr(), _tasks(x), x.shape[-4], x.dtype == torch.float64, torch.get_num_threads(),
+        x.data_ptr(),
+        _strides(x),
+        values.data_ptr(),
+        _task_stride(values, 2),
+        0 if bias is None else bias.data_ptr(),
+        0 if bias is None else _task_stride(bias, 2),
+        y.data_ptr(),
+        _tasks(x),
+        x.shape[-4],
+        x.dtype == torch.float64,
+        torch.get_num_threads(),
     )
     return y
 
@@ -67,8 +78,15 @@ def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int,
     x = g.new_empty(*g.shape[:-3], conv.in_channels, height, width)
     values = values.contiguous()
     _plan(conv, height, width).input_grad(
-        g.data_ptr(), _strides(g), values.data_ptr(), _task_stride(values, 2),
-        x.data_ptr(), _tasks(g), g.shape[-4], g.dtype == torch.float64, torch.get_num_threads(),
+        g.data_ptr(),
+        _strides(g),
+        values.data_ptr(),
+        _task_stride(values, 2),
+        x.data_ptr(),
+        _tasks(g),
+        g.shape[-4],
+        g.dtype == torch.float64,
+        torch.get_num_threads(),
     )
     return x
 
@@ -77,8 +95,15 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
     """`[T?, N, O, H_out, W_out]`, `[T?, N, C, H, W]` -> `[T?, nnz]`."""
     values = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
     _plan(conv, x.shape[-2], x.shape[-1]).weight_grad(
-        g.data_ptr(), _strides(g), x.data_ptr(), _strides(x),
-        values.data_ptr(), _tasks(g), g.shape[-4], g.dtype == torch.float64, torch.get_num_threads(),
+        g.data_ptr(),
+        _strides(g),
+        x.data_ptr(),
+        _strides(x),
+        values.data_ptr(),
+        _tasks(g),
+        g.shape[-4],
+        g.dtype == torch.float64,
+        torch.get_num_threads(),
     )
     return values
 
@@ -86,10 +111,19 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
 def _plan(conv, height: int, width: int):
     """The pattern's index for this geometry, built at its first use."""
     key = "cpu", conv.stride, conv.padding, conv.dilation, conv.groups, height, width
-    return conv.pattern.cached(key, lambda: extension().ConvPlan(
-        conv.pattern.index.data_ptr(), conv.pattern.nnz, conv.pattern.shape, (height, width),
-        conv.stride, conv.padding, conv.dilation, conv.groups,
-    ))
+    return conv.pattern.cached(
+        key,
+        lambda: extension().ConvPlan(
+            conv.pattern.index.data_ptr(),
+            conv.pattern.nnz,
+            conv.pattern.shape,
+            (height, width),
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+        ),
+    )
 
 
 def _strides(t: Tensor) -> tuple[int, ...]:

@@ -20,10 +20,16 @@ def reasons(*tensors: Tensor) -> list[str]:
 def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tensor:
     """`F.conv2d(x, pattern.expand(values), bias, ...)`, for every task where `values` is `[T, nnz]`."""
     if values.dim() == 2:
-        return torch.stack([
-            masked_conv2d(x[t], values[t], bias[t] if bias is not None and bias.dim() == 2 else bias, conv)
-            for t in range(len(values))
-        ]) if len(values) else x.new_zeros(0, x.shape[1], *conv.output_size(x))
+        return (
+            torch.stack(
+                [
+                    masked_conv2d(x[t], values[t], bias[t] if bias is not None and bias.dim() == 2 else bias, conv)
+                    for t in range(len(values))
+                ]
+            )
+            if len(values)
+            else x.new_zeros(0, x.shape[1], *conv.output_size(x))
+        )
     top, bottom, left, right = conv.padding
     padding = (min(top, bottom), min(left, right))
     if (top, left) != (bottom, right):  # "same" with an even kernel: F.conv2d pads both sides alike

@@ -26,10 +26,14 @@ class Conv:
     backend: str
 
     @classmethod
-    def make(cls, pattern: Pattern, stride: IntPair, padding: IntPair | str, dilation: IntPair, groups: int, backend: str) -> Conv:
+    def make(
+        cls, pattern: Pattern, stride: IntPair, padding: IntPair | str, dilation: IntPair, groups: int, backend: str
+    ) -> Conv:
         """Canonical form of the arguments of `F.conv2d`; raises `ValueError` on what it would refuse."""
         if not isinstance(pattern, Pattern) or len(pattern.shape) != 4:
-            raise ValueError(f"expected a Pattern of shape (O, I / groups, kh, kw), got {pattern!r}; use Pattern.from_mask(mask)")
+            raise ValueError(
+                f"expected a Pattern of shape (O, I / groups, kh, kw), got {pattern!r}; use Pattern.from_mask(mask)"
+            )
         stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
         if not isinstance(groups, int) or groups < 1 or pattern.shape[0] % groups:
             raise ValueError(f"expected groups to divide the {pattern.shape[0]} output channels, got {groups}")
@@ -43,15 +47,15 @@ class Conv:
     def output_size(self, x: Tensor) -> tuple[int, int, int]:
         """`(O, H_out, W_out)` for an input `[..., C, H, W]`; raises `ValueError` if the kernel does not fit."""
         top, bottom, left, right = self.padding
-        size = []
-        for n, extra, k, s, d in zip(x.shape[-2:], (top + bottom, left + right), self.pattern.shape[2:], self.stride, self.dilation):
-            size.append((n + extra - d * (k - 1) - 1) // s + 1)
-        if min(size) < 1:
+        out, _, kh, kw = self.pattern.shape
+        height = (x.shape[-2] + top + bottom - self.dilation[0] * (kh - 1) - 1) // self.stride[0] + 1
+        width = (x.shape[-1] + left + right - self.dilation[1] * (kw - 1) - 1) // self.stride[1] + 1
+        if height < 1 or width < 1:
             raise ValueError(
-                f"expected an input at least as large as the dilated kernel, got an input of {tuple(x.shape[-2:])} with padding "
-                f"{self.padding} for a kernel of {self.pattern.shape[2:]} with dilation {self.dilation}; pad or enlarge it"
+                f"expected an input at least as large as the dilated kernel, got {tuple(x.shape[-2:])} with padding "
+                f"{self.padding} for a kernel of {(kh, kw)} with dilation {self.dilation}; pad or enlarge it"
             )
-        return self.pattern.shape[0], size[0], size[1]
+        return out, height, width
 
     def flat(self) -> tuple[Any, ...]:
         """The same as arguments of a `torch.library` operator."""
@@ -80,7 +84,7 @@ def _padding(padding: IntPair | str, kernel, stride, dilation) -> tuple[int, int
             return 0, 0, 0, 0
         if stride != (1, 1):
             raise ValueError(f'expected stride 1 with padding="same", got {stride}; give the padding as integers')
-        (top, bottom), (left, right) = (_halves(d * (k - 1)) for d, k in zip(dilation, kernel))
+        (top, bottom), (left, right) = (_halves(d * (k - 1)) for d, k in zip(dilation, kernel, strict=True))
         return top, bottom, left, right
     h, w = pair("padding", padding, 0)
     return h, h, w, w
@@ -96,13 +100,13 @@ def check_operands(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -
     tasks = values.shape[:-1]
     if len(tasks) > 1 or x.dim() not in (4, 4 + len(tasks)) or (x.dim() == 5 and x.shape[:1] != tasks):
         raise ValueError(
-            f"expected x [N, C, H, W] with values [nnz], or x [T, N, C, H, W] (or [N, C, H, W], shared) with values [T, nnz]; "
-            f"got x {tuple(x.shape)} and values {tuple(values.shape)}"
+            f"expected x [N, C, H, W] with values [nnz], or x [T, N, C, H, W] (or [N, C, H, W], shared) with values "
+            f"[T, nnz]; got x {tuple(x.shape)} and values {tuple(values.shape)}"
         )
     if x.shape[-3] != conv.in_channels:
         raise ValueError(
-            f"expected an input of {conv.in_channels} channels for a weight of {conv.pattern.shape} with groups={conv.groups}, "
-            f"got {tuple(x.shape)}; check groups and the pattern's layer"
+            f"expected an input of {conv.in_channels} channels for a weight of {conv.pattern.shape} with "
+            f"groups={conv.groups}, got {tuple(x.shape)}; check groups and the pattern's layer"
         )
     check_bias(bias, conv.pattern.shape[0], tasks)
     check_same(x, values, bias)

@@ -1,7 +1,7 @@
-"""The three partners as `torch.library` operators, so that first-order `torch.compile(fullgraph=True)` sees through them.
+"""The three partners as `torch.library` operators, so that first-order `torch.compile(fullgraph=True)` sees them.
 
-Eager code takes the autograd functions of `masked_conv2d.py`. The backward formulas here are those same ones; only their
-partners are the operators.
+Eager code takes the autograd functions of `masked_conv2d.py`. The backward formulas here are those same ones; only
+their partners are the operators.
 """
 
 from __future__ import annotations
@@ -51,17 +51,23 @@ def _weight_grad(g, x, conv):
 
 
 _operator(
-    MaskedConv2d, "masked_conv2d", "Tensor x, Tensor values, Tensor? bias",
+    MaskedConv2d,
+    "masked_conv2d",
+    "Tensor x, Tensor values, Tensor? bias",
     lambda x, values, bias, conv: x.new_empty(*x.shape[:-3], *conv.output_size(x)),
     (_input_grad, _weight_grad),
 )
 _operator(
-    InputGrad, "masked_conv2d_input_grad", "Tensor g, Tensor values, SymInt height, SymInt width",
+    InputGrad,
+    "masked_conv2d_input_grad",
+    "Tensor g, Tensor values, SymInt height, SymInt width",
     lambda g, values, height, width, conv: g.new_empty(*g.shape[:-3], conv.in_channels, height, width),
     (_forward, _weight_grad),
 )
 _operator(
-    WeightGrad, "masked_conv2d_weight_grad", "Tensor g, Tensor x",
+    WeightGrad,
+    "masked_conv2d_weight_grad",
+    "Tensor g, Tensor x",
     lambda g, x, conv: g.new_empty(*g.shape[:-4], conv.pattern.nnz),
     (_forward, _input_grad),
 )

@@ -1,7 +1,8 @@
 """Masked 2-D convolution: the public function, and the three linear partners that close it under differentiation.
 
-`<g, conv(x, w)>` is linear in each of `x`, `w` and `g`. Forward, input gradient and weight gradient are its three partial
-derivatives, so the backward of each is the other two with operands swapped, and no order of derivative needs another kernel.
+`<g, conv(x, w)>` is linear in each of `x`, `w` and `g`. Forward, input gradient and weight gradient are its three
+partial derivatives, so the backward of each is the other two with operands swapped, and no order of derivative needs
+another kernel.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ from .conv import Conv, IntPair, check_operands
 
 
 def masked_conv2d(
-    x: Tensor, values: Tensor, pattern: Pattern, bias: Tensor | None = None, stride: IntPair = 1,
-    padding: IntPair | str = 0, dilation: IntPair = 1, groups: int = 1, backend: str | None = None,
+    x: Tensor,
+    values: Tensor,
+    pattern: Pattern,
+    bias: Tensor | None = None,
+    stride: IntPair = 1,
+    padding: IntPair | str = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    backend: str | None = None,
 ) -> Tensor:
     """Convolution with a weight of which only `pattern` is kept.
 
@@ -127,7 +135,9 @@ class InputGrad(Function):
         return (
             forward(dx, values, None, ctx.conv) if need_g else None,
             weight_grad(g, dx, ctx.conv) if need_values else None,
-            None, None, None,
+            None,
+            None,
+            None,
         )
 
     @staticmethod

@@ -33,11 +33,13 @@ def masked_linear(
     """
     chosen = backends.select(backend, x, values)
     _check(x, values, bias, pattern)
-    if chosen == "dense":
+    if chosen == "dense" or x.numel() == 0:
         return backends.dense.masked_linear(x, values, bias, pattern)
     rows = x.reshape(*x.shape[: values.dim() - 1], -1, x.shape[-1])
     conv = Conv(pattern.as_conv(), (1, 1), (0, 0, 0, 0), (1, 1), 1, chosen)
-    y = run(rows.mT[..., None, :, None, :], values, bias, conv)  # [T?, 1, I, 1, rows]: the rows are the pixels of one image
+    y = run(
+        rows.mT[..., None, :, None, :], values, bias, conv
+    )  # [T?, 1, I, 1, rows]: the rows are the pixels of one image
     return y[..., 0, :, 0, :].mT.reshape(*x.shape[:-1], pattern.shape[0])
 
 
@@ -48,8 +50,8 @@ def _check(x: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern) -> 
     tasks = values.shape[:-1]
     if len(tasks) > 1 or x.dim() < 1 + len(tasks) or x.shape[-1] != pattern.shape[1] or x.shape[: len(tasks)] != tasks:
         raise ValueError(
-            f"expected x [..., {pattern.shape[1]}] with values [nnz], or x [T, ..., {pattern.shape[1]}] with values [T, nnz]; "
-            f"got x {tuple(x.shape)} and values {tuple(values.shape)}"
+            f"expected x [..., {pattern.shape[1]}] with values [nnz], or x [T, ..., {pattern.shape[1]}] with values "
+            f"[T, nnz]; got x {tuple(x.shape)} and values {tuple(values.shape)}"
         )
     check_bias(bias, pattern.shape[0], tasks)
     check_same(x, values, bias)

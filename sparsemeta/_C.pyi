@@ -1,0 +1,68 @@
+"""Compiled kernels (csrc/). Tensors are addresses, strides `[task, image, channel, row, column]` and sizes."""
+
+from collections.abc import Sequence
+
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def set_isa(name: str) -> None: ...
+def set_generate(on: bool) -> None: ...
+
+def inner_update(
+    params: Sequence[int],
+    grads: Sequence[int],
+    outs: Sequence[int],
+    sizes: Sequence[int],
+    rates: Sequence[float],
+    f64: bool,
+) -> None: ...
+
+class ConvPlan:
+    def __init__(
+        self,
+        index: int,
+        nnz: int,
+        weight: Sequence[int],
+        input: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+    ) -> None: ...
+    def forward(
+        self,
+        x: int,
+        x_strides: Sequence[int],
+        values: int,
+        value_task: int,
+        bias: int,
+        bias_task: int,
+        y: int,
+        tasks: int,
+        images: int,
+        f64: bool,
+        threads: int,
+    ) -> None: ...
+    def input_grad(
+        self,
+        g: int,
+        g_strides: Sequence[int],
+        values: int,
+        value_task: int,
+        x: int,
+        tasks: int,
+        images: int,
+        f64: bool,
+        threads: int,
+    ) -> None: ...
+    def weight_grad(
+        self,
+        g: int,
+        g_strides: Sequence[int],
+        x: int,
+        x_strides: Sequence[int],
+        values: int,
+        tasks: int,
+        images: int,
+        f64: bool,
+        threads: int,
+    ) -> None: ...
