@@ -15,7 +15,7 @@ from sparsemeta.demo import figures
 from sparsemeta.demo.folder import DemoFolder
 from sparsemeta.demo.settings import Settings
 from sparsemeta.demo.stages import Stages
-from sparsemeta.demo.table import as_rich
+from sparsemeta.demo.table import as_rich, headline
 from sparsemeta.demo.tasks import draw, judge, load
 from sparsemeta.demo.timing import WARM_UP, time_meta_steps
 
@@ -64,8 +64,7 @@ def demo(settings: Settings, out: Path, root: Path | None = None, resume: bool =
         total_seconds=time.perf_counter() - begin,
     )
     folder.save(result, ticket)
-    console.print(as_rich(result))
-    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+    console.print(as_rich(result), f"[bold]{headline(result)}[/bold]", f"Report: {out / 'report.html'}", sep="\n")
     return result
 
 

@@ -43,10 +43,12 @@ class Settings:
     rounds: int = 40
 
     def __post_init__(self) -> None:
+        if self.data not in ("glyphs", "omniglot"):
+            raise ValueError(f"expected data to be 'glyphs' or 'omniglot'; got {self.data!r}")
         if self.steps < 2:
             raise ValueError(f"expected at least 2 steps, one to rewind to and one to go on with; got {self.steps}")
         if not 0 <= self.sparsity < 1:
-            raise ValueError(f"expected sparsity, the fraction to prune, as a number 0 <= sparsity < 1; got {self.sparsity}")
+            raise ValueError(f"expected sparsity, the fraction to prune, from 0 to below 1; got {self.sparsity}")
         if self.seed < 0:
             raise ValueError(f"expected a seed of at least 0; got {self.seed}")
 

@@ -16,7 +16,7 @@ def rows(figures: dict[str, Any]) -> Iterator[Row]:
     ticket, accuracy, speed = figures["ticket"], figures["accuracy"], figures["speed"]
     steps = figures["configuration"]["steps"]
     yield "convolution weights", f"{ticket['numel']:,}", f"{ticket['kept']:,} ({100 - 100 * ticket['sparsity']:.1f} %)"
-    yield "meta-steps", f"{steps:,}", f"{steps:,} (the first {figures['configuration']['rewind']} are dense's)"
+    yield "meta-steps", f"{steps:,}", f"{steps:,} (to {figures['configuration']['rewind']} as dense)"
     tasks = f"accuracy, {accuracy['dense']['tasks']} test tasks"
     yield tasks, *(f"{a['accuracy']:.2f} ± {a['interval']:.2f} %" for a in (accuracy["dense"], accuracy["ticket"]))
     yield "ticket - dense", "", f"{accuracy['difference']:+.2f} points"
@@ -31,7 +31,7 @@ def rows(figures: dict[str, Any]) -> Iterator[Row]:
 
 def as_rich(figures: dict[str, Any]) -> Table:
     """For the terminal."""
-    table = Table(*HEADER, title=headline(figures))
+    table = Table(*HEADER)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows(figures):
