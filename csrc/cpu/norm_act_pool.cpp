@@ -53,12 +53,13 @@ struct Cells {
         e[2 * row + 1] = S::shuffle(low, high, evens(1));
       }
   }
-  static void add(T* a, std::int64_t width, std::int64_t n, const vec (&e)[P * P]) {
-    if constexpr (P == 1) add_masked(a, e[0], n);
+  static void store(T* a, std::int64_t width, std::int64_t n, const vec (&e)[P * P]) {
+    if constexpr (P == 1) S::store_masked(a, e[0], S::first(n));
     else
       for (int row = 0; row < 2; ++row) {
-        add_masked(a + row * width, S::shuffle(e[2 * row], e[2 * row + 1], woven(0)), 2 * n);
-        if (2 * n > lanes) add_masked(a + row * width + lanes, S::shuffle(e[2 * row], e[2 * row + 1], woven(lanes / 2)), 2 * n - lanes);
+        S::store_masked(a + row * width, S::shuffle(e[2 * row], e[2 * row + 1], woven(0)), S::first(2 * n));
+        if (2 * n > lanes)
+          S::store_masked(a + row * width + lanes, S::shuffle(e[2 * row], e[2 * row + 1], woven(lanes / 2)), S::first(2 * n - lanes));
       }
   }
   static vec pick(const vec (&e)[P * P], ivec code) {
@@ -89,7 +90,6 @@ struct Cells {
   }
 
  private:
-  static void add_masked(T* a, vec v, std::int64_t n) { S::store_masked(a, S::load_masked(a, S::first(n)) + v, S::first(n)); }
   static ivec evens(int from) {
     ivec i;
     for (int k = 0; k < lanes; ++k) i[k] = 2 * k + from;
@@ -169,24 +169,26 @@ template <class T, int P>
 void combine(const Channel<T, P>& ch, const NormTensors& t, const T* v, T* out, T constant, T by_x, T by_v, T by_u) {
   using S = Simd<T>;
   using C = Cells<T, P>;
-  for (std::int64_t n = 0; n < ch.s.images; ++n) {
-    const T* x = ch.image(at<const T>(t.x), n);
-    T* to = ch.image(out, n);
-    if (v) {
-      const T* w = ch.image(v, n);
-      for (std::int64_t i = 0; i < ch.plane(); ++i) to[i] = constant + by_x * x[i] + by_v * w[i];
-    } else {
-      for (std::int64_t i = 0; i < ch.plane(); ++i) to[i] = constant + by_x * x[i];
-    }
-  }
+  const T* x = at<const T>(t.x);
   const auto slope = S::broadcast(static_cast<T>(ch.s.slope)), factor = S::broadcast(by_u);
-  for_cells(ch, [&](std::int64_t x, std::int64_t cell, std::int64_t n) {
+  const auto all = S::broadcast(constant), from_x = S::broadcast(by_x), from_v = S::broadcast(by_v);
+  for_cells(ch, [&](std::int64_t first, std::int64_t cell, std::int64_t n) {
     const auto code = C::load_code(at<const std::uint8_t>(t.code) + cell, n);
     const auto u = C::gradient(at<const T>(t.g) + cell, code, slope, n) * factor;
-    typename S::vec e[P * P];
-    for (int k = 0; k < P * P; ++k) e[k] = (code & 3) == k ? u : S::zero();
-    C::add(out + x, ch.s.width, n, e);
+    typename S::vec e[P * P], w[P * P] = {};
+    C::load(x + first, ch.s.width, n, e);
+    if (v) C::load(v + first, ch.s.width, n, w);
+    for (int k = 0; k < P * P; ++k) e[k] = all + from_x * e[k] + from_v * w[k] + ((code & 3) == k ? u : S::zero());
+    C::store(out + first, ch.s.width, n, e);
   });
+  const auto outside = [&](std::int64_t i) { out[i] = constant + by_x * x[i] + (v ? by_v * v[i] : T{0}); };
+  for (std::int64_t n = 0; n < ch.s.images; ++n) {  // the last row and column, where the size is odd
+    const auto plane = (n * ch.s.channels + ch.c) * ch.plane();
+    for (auto row = P * ch.rows(); row < ch.s.height; ++row)
+      for (std::int64_t j = 0; j < ch.s.width; ++j) outside(plane + row * ch.s.width + j);
+    for (auto j = P * ch.columns(); j < ch.s.width; ++j)
+      for (std::int64_t row = 0; row < P * ch.rows(); ++row) outside(plane + row * ch.s.width + j);
+  }
 }
 
 template <class T>
