@@ -7,10 +7,11 @@ import sys
 
 import typer
 
-from sparsemeta.cli import info
+from sparsemeta.cli import bench, info
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)  # main() decides what an error looks like
 app.command()(info.info)
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback()
