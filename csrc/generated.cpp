@@ -23,7 +23,7 @@ namespace {
 
 constexpr int lanes = 16, float_bytes = 4, vector_bytes = 64;
 constexpr int most_sums = 28, low = 28, high = 29, shifted = 30;  // zmm registers: sums below, then the input
-constexpr std::int64_t most_weights = 2600;                       // of a part, so that its code stays in the first-level cache
+constexpr std::int64_t most_weights = 3500;                       // of a part, so that its code stays in the first-level cache
 
 struct Weight {
   std::int64_t line, shift, out;  // shift: elements from the start of its input line

@@ -1,8 +1,8 @@
 """Lottery tickets for few-shot learning that pay in seconds: compiled masked convolutions for PyTorch."""
 
-from . import backends, data, models
+from . import backends, data, meta, models
 from .nn import SparseConv2d, SparseLinear, densify, sparsify, ticket_of
-from .ops import masked_conv2d, masked_linear
+from .ops import inner_update, masked_conv2d, masked_linear
 from .pattern import Pattern
 from .ticket import Ticket, TicketError
 
@@ -16,8 +16,10 @@ __all__ = [
     "backends",
     "data",
     "densify",
+    "inner_update",
     "masked_conv2d",
     "masked_linear",
+    "meta",
     "models",
     "sparsify",
     "ticket_of",

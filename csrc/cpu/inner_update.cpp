@@ -50,6 +50,7 @@ void update_all(const std::uintptr_t* p, const std::uintptr_t* g, const std::uin
 
 }  // namespace
 
+// `count` parameters of n[i] contiguous elements, by address; p[i] == 0 stands for zeros. out[i] may be p[i] or g[i].
 void inner_update(const std::uintptr_t* p, const std::uintptr_t* g, const std::uintptr_t* out, const std::int64_t* n,
                   const double* lr, std::int64_t count, bool f64) {
   if (f64)

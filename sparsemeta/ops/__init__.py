@@ -1,7 +1,8 @@
 """Operations: public functions with derivatives of every order. `<name>.py` here is `<name>` in every other layer."""
 
 from . import library as library  # registers the operators with torch.library
+from .inner_update import inner_update
 from .masked_conv2d import masked_conv2d
 from .masked_linear import masked_linear
 
-__all__ = ["masked_conv2d", "masked_linear"]
+__all__ = ["inner_update", "masked_conv2d", "masked_linear"]

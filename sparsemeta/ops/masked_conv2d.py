@@ -7,6 +7,8 @@ another kernel.
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -196,6 +198,11 @@ class WeightGrad(Function):
         tasked = g.dim() - (in_dims[0] is not None) == 5
         values = WeightGrad.apply(_fold(g, in_dims[0], batch, 5), _fold(x, in_dims[1], batch, 5), conv)
         return values.unflatten(0, (batch, -1)) if tasked else values, 0
+
+
+for _partner in (MaskedConv2d, InputGrad, WeightGrad):
+    # Function.apply asks for the signature at every call; stored, the answer costs a third.
+    _partner.forward.__signature__ = inspect.signature(_partner.forward)
 
 
 def _bias_grad(g: Tensor, bias_dim: int) -> Tensor:

@@ -1,0 +1,96 @@
+"""Accuracy of a model after adaptation, over many tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import TrainConfig
+from .maml import MAML
+from .meta_step import accuracy, adapted, placed
+from .seeds import seeded
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Few-shot accuracy.
+
+    Attributes:
+        accuracy: mean query accuracy over the tasks, in percent.
+        interval: half the width of its 95 % interval, in percentage points: ``1.96 * s / sqrt(tasks)``.
+        tasks: number of tasks.
+        loss: mean query loss.
+        bn_mode: batch-norm mode of the figures; those of different modes do not compare.
+    """
+
+    accuracy: float
+    interval: float
+    tasks: int
+    loss: float
+    bn_mode: str
+
+    def __str__(self) -> str:
+        percent = f"{self.accuracy:.2f} +- {self.interval:.2f} %"
+        return f"{percent} ({self.tasks} tasks, 95 % interval, bn_mode={self.bn_mode})"
+
+
+def evaluate(model: nn.Module, sampler: Any, config: TrainConfig, tasks: int = 600) -> Evaluation:
+    """Query accuracy after ``eval_inner_steps`` inner steps, over the next ``tasks`` tasks of ``sampler``.
+
+    The number of steps is fixed beforehand; it is never the best over steps. The model runs in ``eval()`` and is left
+    as it was, buffers and modes included, and so is the sampler: a second model is judged on the same tasks.
+
+    Args:
+        model: the model, not a learner.
+        sampler: gives the tasks: ``sample(n)``, ``state_dict()``, ``load_state_dict(state)``.
+        config: as for training.
+        tasks: at least 2.
+
+    Raises:
+        ValueError: fewer than 2 tasks, or tasks of another shape than ``config`` says.
+    """
+    if tasks < 2:
+        raise ValueError(f"expected at least 2 tasks, for an interval; got {tasks}")
+    learner = MAML(model, lr=config.inner_lr, first_order=True, bn_mode=config.bn_mode)
+    steps = config.eval_inner_steps or config.inner_steps
+    with untouched(model, sampler, config.seed):
+        rows = [
+            judged(learner, *task, steps)
+            for start in range(0, tasks, config.meta_batch)
+            for task in placed(sampler.sample(min(config.meta_batch, tasks - start)), learner, config)
+        ]
+    losses, accuracies = torch.stack(rows).double().unbind(1)
+    interval = 1.96 * accuracies.std().item() / math.sqrt(tasks)
+    return Evaluation(accuracies.mean().item(), interval, tasks, losses.mean().item(), config.bn_mode)
+
+
+def judged(
+    learner: MAML, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, steps: int
+) -> Tensor:
+    """Query loss and accuracy ``[2]`` on one task."""
+    with torch.enable_grad():
+        clone = adapted(learner, support_x, support_y, steps)
+    with torch.no_grad():
+        logits = clone(query_x)
+        return torch.stack([F.cross_entropy(logits, query_y), accuracy(logits, query_y)])
+
+
+@contextmanager
+def untouched(model: nn.Module, sampler: Any, seed: int) -> Iterator[None]:
+    """``model`` in ``eval()`` and random numbers from ``seed``; afterwards modes, sampler and generators as before."""
+    modes, place = [(module, module.training) for module in model.modules()], sampler.state_dict()
+    try:
+        with seeded(seed, next(model.parameters()).device):
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        sampler.load_state_dict(place)

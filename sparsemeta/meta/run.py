@@ -1,0 +1,115 @@
+"""A training run as one object: what a checkpoint holds, and what must fit before one is taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .config import TrainConfig
+from .meta_step import make_learner, make_optimizer
+
+MAY_DIFFER = ("steps", "checkpoint_every")  # so that a finished run can be carried on
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One meta-step: its number from 1, query loss, query accuracy in percent, and its seconds without the sampling."""
+
+    step: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+class Run:
+    """Model, optimiser, sampler, random numbers and history of a training run."""
+
+    def __init__(self, model: nn.Module, sampler: Any, config: TrainConfig):
+        self.model, self.sampler, self.config = model, sampler, config
+        self.learner = make_learner(model, config)
+        self.optimizer = make_optimizer(self.learner, config)
+        self.history: list[StepRecord] = []
+        self.device = next(model.parameters()).device
+
+    def save(self, path: str | Path) -> None:
+        """Write the run to ``path``, atomically."""
+        on_gpu = self.device.type == "cuda"
+        state = {
+            "config": asdict(self.config),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            "history": torch.tensor([[r.loss, r.accuracy, r.seconds] for r in self.history], dtype=torch.float64),
+        }
+        save_checkpoint(path, state)
+
+    def load(self, path: str | Path) -> None:
+        """Go on where ``path`` was written.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of another config or model; the model is then as it was.
+        """
+        state = load_checkpoint(path)
+        try:
+            reasons = self._mismatches(state)
+            if not reasons:
+                self._restore(state)
+        except Exception as error:  # whatever a hostile file breaks
+            reasons = [f"it does not hold a run ({type(error).__name__}: {error})"]
+        if reasons:
+            raise CheckpointError(
+                f"expected a checkpoint of this run at {path}; got another: {'; '.join(reasons)}. "
+                "Resume with the config and the model it was written with, or start without resume"
+            )
+
+    def _mismatches(self, state: dict[str, Any]) -> list[str]:
+        """Why ``state`` is not of this run."""
+        then, steps = state["config"], len(state["history"])
+        reasons = [
+            f"{name} was {then.get(name)!r} and is {now!r}"
+            for name, now in asdict(self.config).items()
+            if name not in MAY_DIFFER and then.get(name) != now
+        ]
+        if steps > self.config.steps:
+            reasons.append(f"it has made {steps} steps and steps is {self.config.steps}")
+        return reasons + model_mismatches(self.model, state["model"]) + self._moment_mismatches(state["optimizer"])
+
+    def _moment_mismatches(self, state: dict[str, Any]) -> list[str]:
+        shapes = [p.shape for group in self.optimizer.param_groups for p in group["params"]]
+        moments = ((i, m) for i, held in state["state"].items() for m in held.values() if m.dim())
+        wrong = sorted({i for i, moment in moments if moment.shape != shapes[i]})
+        return [f"the optimiser's moments do not fit the parameters {wrong}"] if wrong else []
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        history = [StepRecord(step, *row) for step, row in enumerate(state["history"].tolist(), 1)]
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["random_gpu"] is not None:
+            torch.cuda.set_rng_state(state["random_gpu"], self.device)
+        self.sampler.load_state_dict(state["sampler"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.model.load_state_dict(state["model"])
+        self.history = history
+
+
+def model_mismatches(model: nn.Module, state: Mapping[str, Any]) -> list[str]:
+    """Why ``state`` is not of ``model``: names, shapes and types, and values that are no weights, such as patterns."""
+    own = model.state_dict()
+    if own.keys() != state.keys():
+        return [f"only one of the two models has {sorted(own.keys() ^ state.keys())}"]
+    weights = {name for named in (model.named_parameters, model.named_buffers) for name, _ in named()}
+    wrong = [name for name, value in own.items() if not same_kind(value, state[name], compare=name not in weights)]
+    return [f"the models differ in {wrong}"] if wrong else []
+
+
+def same_kind(a: Any, b: Any, compare: bool) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and (not compare or torch.equal(a.cpu(), b.cpu()))
+    return type(a) is type(b) and (not compare or a == b)

@@ -1,0 +1,58 @@
+"""evaluate: the interval, and that it leaves everything as it was."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+import torch
+
+from sparsemeta.meta import MAML, TrainConfig, evaluate
+from sparsemeta.meta.meta_step import adapted
+
+
+def test_accuracy_and_interval_are_those_of_the_single_tasks(net, sampler, settings):
+    model, config = net(), TrainConfig(**settings, eval_inner_steps=3)
+    result = evaluate(model, sampler(noise=2.0), config, tasks=7)
+    learner, drawn = MAML(model, lr=config.inner_lr), sampler(noise=2.0).sample(7)
+    accuracies = []
+    for i in range(7):
+        logits = adapted(learner, drawn.support_x[i], drawn.support_y[i], 3)(drawn.query_x[i])
+        accuracies.append(100 * (logits.argmax(1) == drawn.query_y[i]).float().mean().item())
+    assert len(set(accuracies)) > 2
+    assert result.accuracy == pytest.approx(statistics.mean(accuracies))
+    assert result.interval == pytest.approx(1.96 * statistics.stdev(accuracies) / math.sqrt(7))
+    assert result.tasks == 7 and "transductive" in str(result)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_changes_and_the_same_tasks_come_again(net, sampler, settings, training):
+    model = net(track_running_stats=True, dropout=0.5).train(training)
+    model[3].train(not training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    tasks, config = sampler(), TrainConfig(**settings)
+    modes, place, random = [m.training for m in model.modules()], tasks.state_dict(), torch.get_rng_state()
+    with torch.no_grad():
+        first = evaluate(model, tasks, config, tasks=5)
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(tasks.state_dict()["generator"], place["generator"])
+    assert torch.equal(torch.get_rng_state(), random)
+    assert evaluate(model, tasks, config, tasks=5) == first
+
+
+def test_dropout_is_off(net, sampler, settings):
+    results = [evaluate(net(dropout=p), sampler(), TrainConfig(**settings), tasks=4) for p in (0.0, 0.5)]
+    assert results[0] == results[1]
+
+
+def test_too_few_tasks(net, sampler, settings):
+    with pytest.raises(ValueError, match="at least 2 tasks, for an interval; got 1"):
+        evaluate(net(), sampler(), TrainConfig(**settings), tasks=1)
+
+
+def test_tasks_of_another_shape(net, sampler, settings):
+    with pytest.raises(ValueError, match=r"expected tasks of 3 support .* got 6 and 12"):
+        evaluate(net(), sampler(), TrainConfig(**{**settings, "shots": 1}), tasks=4)
