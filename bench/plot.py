@@ -30,7 +30,8 @@ def plot(results: Sequence[Result], path: Path) -> None:
     drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (title, panel) in zip(drawn, panels.items(), strict=True):
         _draw(axes, panel, colours)
-        axes.set_title(title)
+        axes.set_title(title if label is None else f"{label}: {title}")
+        axes.label_outer()
     handles = {name: line for axes in drawn for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
     save_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
@@ -42,9 +43,13 @@ def lines(results: Sequence[Result], label: str | None = None, value: object = N
     found: Lines = {}
     for result in (r for r in results if r.labels.get(label) == value):
         for sample in (s for s in result.samples if s.role != "dense"):
-            name = ", ".join([*(str(result.labels[t]) for t in told), sample.name])
+            name = ", ".join([*(_told(t, result.labels[t]) for t in told), sample.name])
             found.setdefault(name, []).append((100 * result.labels["sparsity"], result.ratio(sample)))
     return {name: sorted(points) for name, points in found.items()}
+
+
+def _told(name: str, value: object) -> str:
+    return value if isinstance(value, str) else f"{name} {value}"
 
 
 def _draw(axes: Axes, panel: Lines, colours: dict[str, Any]) -> None:

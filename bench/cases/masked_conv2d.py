@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from sparsemeta import Pattern, backends
+from sparsemeta import Pattern
 
 from ..case import Candidate
+from .choices import check_choices, check_names
 from .conv_candidates import PASSES, Problem, dense, sparse
 from .conv_peers import PEERS, check_installed
 from .conv_shapes import ConvShape
@@ -98,7 +99,10 @@ def cases(
     Raises:
         ValueError: an unknown name, a number out of range, a backend or peer that is not here, or nothing left to do.
     """
-    _check(sparsities, passes, threads, backends, peers)
+    check_choices(sparsities, threads, backends)
+    check_names("pass", passes, PASSES)
+    check_names("peer", peers, PEERS)
+    check_installed(peers)
     found = [
         ConvCase(shape, structure, sparsity, which, count, tuple(backends), tuple(peers))
         for count, which, structure, shape, sparsity in itertools.product(
@@ -110,28 +114,3 @@ def cases(
         weights = [shape.weight for shape in shapes]
         raise ValueError(f"expected a block that divides a weight of {weights}, got {list(structures)}")
     return found
-
-
-def _check(
-    sparsities: Sequence[float],
-    passes: Sequence[str],
-    threads: Sequence[int],
-    names: Sequence[str],
-    peers: Sequence[str],
-) -> None:
-    if wrong := [s for s in sparsities if not 0 <= s < 1]:
-        raise ValueError(f"expected sparsities from 0 to below 1, got {wrong}; 0.8 prunes 80 %")
-    if wrong := [n for n in threads if n < 1]:
-        raise ValueError(f"expected at least one thread, got {wrong}")
-    _check_names("pass", passes, PASSES)
-    _check_names("peer", peers, PEERS)
-    for name in names:
-        backends.check_name(name)
-        if reasons := backends.available().get(name):
-            raise ValueError(f"expected a backend that can run here, got {name}: {'; '.join(reasons)}")
-    check_installed(peers)
-
-
-def _check_names(what: str, names: Sequence[str], known: Collection[str]) -> None:
-    if wrong := [name for name in names if name not in known]:
-        raise ValueError(f"expected each {what} to be one of {', '.join(known)}; got {', '.join(wrong)}")
