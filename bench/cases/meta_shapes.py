@@ -1,0 +1,62 @@
+"""Meta-steps of the few-shot literature: model, tasks, inner loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from sparsemeta.data.tasks import Tasks
+from sparsemeta.meta import TrainConfig
+from sparsemeta.models import Conv4
+
+
+@dataclass(frozen=True)
+class MetaShape:
+    """Tasks and model of a meta-step: Conv-4 with `hidden` filters on square images."""
+
+    size: int
+    channels: int
+    shots: int
+    hidden: int = 64
+    ways: int = 5
+    queries: int = 15
+    steps: int = 5
+
+    def __str__(self) -> str:
+        return f"{self.size}x{self.size}x{self.channels}, {self.ways}-way {self.shots}-shot, {self.steps} steps"
+
+    def model(self) -> nn.Module:
+        """The same in every run."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Conv4(self.ways, self.channels, self.hidden, self.size)
+
+    def tasks(self, count: int) -> Tasks:
+        """Noise around one image for each class, the same in every run."""
+        uniform = partial(torch.rand, generator=torch.Generator().manual_seed(0))
+        classes = uniform(count, self.ways, 1, self.channels, self.size, self.size)
+
+        def images(of_class: int) -> tuple[Tensor, Tensor]:
+            x = (classes + uniform(count, self.ways, of_class, *classes.shape[3:])) / 2
+            return x.flatten(1, 2), torch.arange(self.ways).repeat_interleave(of_class).expand(count, -1)
+
+        return Tasks(*images(self.shots), *images(self.queries))
+
+    def config(self, order: str, memory_format: str = "contiguous") -> TrainConfig:
+        """With an outer rate so small that the last round of a measurement still has the weights of the first."""
+        return TrainConfig(
+            self.ways,
+            self.shots,
+            self.queries,
+            self.steps,
+            inner_lr=0.01,
+            meta_lr=1e-6,
+            first_order=order == "first",
+            memory_format=memory_format,
+        )
+
+
+SHAPES = {"28": MetaShape(28, channels=1, shots=1), "84": MetaShape(84, channels=3, shots=5)}
