@@ -94,6 +94,11 @@ def _halves(total: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def given(*operands: Tensor | None) -> list[Tensor]:
+    """The operands without those left out: a backend has to be able to run every one, the bias too."""
+    return [t for t in operands if t is not None]
+
+
 def check_operands(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -> None:
     """Raise `ValueError` unless the operands of `masked_conv2d` belong together."""
     conv.pattern.check_values(values)

@@ -15,7 +15,7 @@ from torch.autograd import Function
 
 from .. import backends
 from ..pattern import Pattern
-from .conv import Conv, IntPair, check_operands
+from .conv import Conv, IntPair, check_operands, given
 
 
 def masked_conv2d(
@@ -49,7 +49,7 @@ def masked_conv2d(
         ValueError: operands that do not belong together, or an unknown backend.
         RuntimeError: the named backend cannot run here; the reasons are listed.
     """
-    chosen = backends.select(backend, x, values)
+    chosen = backends.select(backend, *given(x, values, bias))
     conv = Conv.make(pattern, stride, padding, dilation, groups, chosen)
     check_operands(x, values, bias, conv)
     conv.output_size(x)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .. import backends
 from ..pattern import Pattern
-from .conv import Conv, check_bias, check_same
+from .conv import Conv, check_bias, check_same, given
 from .masked_conv2d import run
 
 
@@ -31,7 +31,7 @@ def masked_linear(
         ValueError: operands that do not belong together, or an unknown backend.
         RuntimeError: the named backend cannot run here; the reasons are listed.
     """
-    chosen = backends.select(backend, x, values)
+    chosen = backends.select(backend, *given(x, values, bias))
     _check(x, values, bias, pattern)
     if chosen == "dense" or x.numel() == 0:
         return backends.dense.masked_linear(x, values, bias, pattern)
