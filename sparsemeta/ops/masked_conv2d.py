@@ -67,12 +67,25 @@ def run(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -> Tensor:
     return MaskedConv2d.apply(x, values, bias, conv)
 
 
+def run_kernel(name: str, *inputs):
+    """The backend's kernel on `inputs`, the last of which is the `Conv`.
+
+    Kernels take addresses. So a pending negation is written out first, and while a dispatch mode watches (fake tensors,
+    `make_fx`, `torch.func.linearize`) the call goes through the operator, which modes see.
+    """
+    *operands, conv = inputs
+    if torch._C._len_torch_dispatch_stack():
+        return getattr(torch.ops.sparsemeta, name)(*operands, *conv.flat())
+    operands = (t.resolve_neg() if isinstance(t, Tensor) else t for t in operands)
+    return getattr(backends.kernels(conv.backend), name)(*operands, conv)
+
+
 class MaskedConv2d(Function):
     """Forward: `x, values, bias -> y`."""
 
     @staticmethod
     def forward(x, values, bias, conv):
-        return backends.kernels(conv.backend).masked_conv2d(x, values, bias, conv)
+        return run_kernel("masked_conv2d", x, values, bias, conv)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -120,7 +133,7 @@ class InputGrad(Function):
 
     @staticmethod
     def forward(g, values, height, width, conv):
-        return backends.kernels(conv.backend).masked_conv2d_input_grad(g, values, height, width, conv)
+        return run_kernel("masked_conv2d_input_grad", g, values, height, width, conv)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -165,7 +178,7 @@ class WeightGrad(Function):
 
     @staticmethod
     def forward(g, x, conv):
-        return backends.kernels(conv.backend).masked_conv2d_weight_grad(g, x, conv)
+        return run_kernel("masked_conv2d_weight_grad", g, x, conv)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
