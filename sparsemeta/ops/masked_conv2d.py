@@ -70,14 +70,17 @@ def run(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -> Tensor:
 def run_kernel(name: str, *inputs):
     """The backend's kernel on `inputs`, the last of which is the `Conv`.
 
-    Kernels take addresses. So a pending negation is written out first, and while a dispatch mode watches (fake tensors,
-    `make_fx`, `torch.func.linearize`) the call goes through the operator, which modes see.
+    Kernels take addresses. What has none goes through the operator: PyTorch's dispatcher then makes plain memory of it
+    (a pending negation, zeros that are only promised, the batches of `is_grads_batched=True`) or records the call.
     """
     *operands, conv = inputs
-    if torch._C._len_torch_dispatch_stack():
+    if torch._C._len_torch_dispatch_stack() or not all(_is_plain(t) for t in operands if isinstance(t, Tensor)):
         return getattr(torch.ops.sparsemeta, name)(*operands, *conv.flat())
-    operands = (t.resolve_neg() if isinstance(t, Tensor) else t for t in operands)
     return getattr(backends.kernels(conv.backend), name)(*operands, conv)
+
+
+def _is_plain(t: Tensor) -> bool:
+    return torch._C._has_storage(t) and not t.is_neg() and not t._is_zerotensor()
 
 
 class MaskedConv2d(Function):
