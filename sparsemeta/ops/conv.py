@@ -32,7 +32,8 @@ class Conv:
         """Canonical form of the arguments of `F.conv2d`; raises `ValueError` on what it would refuse."""
         if not isinstance(pattern, Pattern) or len(pattern.shape) != 4:
             raise ValueError(
-                f"expected a Pattern of shape (O, I / groups, kh, kw), got {named(pattern)}; use Pattern.from_mask(mask)"
+                f"expected a Pattern of shape (O, I / groups, kh, kw), got {named(pattern)}; "
+                f"use Pattern.from_mask(mask)"
             )
         stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
         if not isinstance(groups, int) or groups < 1 or pattern.shape[0] % groups:

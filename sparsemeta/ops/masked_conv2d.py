@@ -113,6 +113,7 @@ class MaskedConv2d(Function):
 
     @staticmethod
     def jvp(ctx, dx, dvalues, dbias, _):
+        _refuse_nested_forward_mode()
         x, values = ctx.saved_tensors
         parts = [MaskedConv2d.apply(dx, values, None, ctx.conv)] if dx is not None else []
         parts += [MaskedConv2d.apply(x, dvalues, None, ctx.conv)] if dvalues is not None else []
@@ -160,6 +161,7 @@ class InputGrad(Function):
 
     @staticmethod
     def jvp(ctx, dg, dvalues, *_):
+        _refuse_nested_forward_mode()
         g, values = ctx.saved_tensors
         rest = ctx.height, ctx.width, ctx.conv
         parts = [InputGrad.apply(dg, values, *rest)] if dg is not None else []
@@ -203,6 +205,7 @@ class WeightGrad(Function):
 
     @staticmethod
     def jvp(ctx, dg, dx, _):
+        _refuse_nested_forward_mode()
         g, x = ctx.saved_tensors
         parts = [WeightGrad.apply(dg, x, ctx.conv)] if dg is not None else []
         parts += [WeightGrad.apply(g, dx, ctx.conv)] if dx is not None else []
@@ -219,6 +222,15 @@ class WeightGrad(Function):
 for _partner in (MaskedConv2d, InputGrad, WeightGrad):
     # Function.apply asks for the signature at every call; stored, the answer costs a third.
     _partner.forward.__signature__ = inspect.signature(_partner.forward)
+def _refuse_nested_forward_mode() -> None:
+    """PyTorch turns forward mode off inside the `jvp` of a Function, so that an outer one would silently lose terms."""
+    functorch = torch._C._functorch
+    modes = [level.key() for level in functorch.get_interpreter_stack() or ()]
+    if modes.count(functorch.TransformType.Jvp) > 1:
+        raise NotImplementedError(
+            "expected at most one forward-mode derivative (jvp, jacfwd) around a masked operation, got one inside "
+            'another; use reverse mode (grad, vjp, jacrev) for one of them, or backend="dense"'
+        )
 
 
 def _bias_grad(g: Tensor, bias_dim: int) -> Tensor:
