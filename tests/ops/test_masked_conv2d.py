@@ -8,7 +8,6 @@ from conv_cases import BACKENDS, CASES
 from problem import assert_equals_definition, derivatives, masked, problem
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # F.conv2d pads even kernels in a copy, as we do
 
 
 def test_table_is_large_and_its_names_differ():
