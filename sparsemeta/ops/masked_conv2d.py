@@ -222,6 +222,8 @@ class WeightGrad(Function):
 for _partner in (MaskedConv2d, InputGrad, WeightGrad):
     # Function.apply asks for the signature at every call; stored, the answer costs a third.
     _partner.forward.__signature__ = inspect.signature(_partner.forward)
+
+
 def _refuse_nested_forward_mode() -> None:
     """PyTorch turns forward mode off inside the `jvp` of a Function, so that an outer one would silently lose terms."""
     functorch = torch._C._functorch
