@@ -25,6 +25,9 @@ def assert_close(actual: Tensor, expected: Tensor, operation: str, message: str 
     tolerance = TOLERANCES[operation, actual.dtype]
     scale = max(1.0, expected.square().mean().sqrt().item()) if expected.numel() else 1.0
     torch.testing.assert_close(
-        actual.double() / scale, expected / scale, rtol=tolerance, atol=tolerance,
+        actual.double() / scale,
+        expected / scale,
+        rtol=tolerance,
+        atol=tolerance,
         msg=lambda text: f"{message or operation}: {text}",
     )

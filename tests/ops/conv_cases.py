@@ -109,6 +109,8 @@ CASES = [
     Case("nothing-kept-no-bias-strided", (7, 3, 1, 1), (7, 9), density=0, stride=2, bias=False),
     Case("one-kept", (64, 64, 3, 3), (5, 5), density=1e-9, padding=1),
     Case("all-kept", (33, 7, 3, 3), (7, 9), density=1, padding=1),
+    Case("all-kept-64", (64, 64, 3, 3), (5, 5), density=1, padding=1),
+    Case("half-kept-160", (160, 64, 3, 3), (5, 5), density=0.5, padding=1, stride=2),
     Case("few-kept", (64, 33, 3, 3), (10, 10), density=0.01, padding=1),
     Case("blocks-16x1", (64, 33, 3, 3), (10, 10), 5, block=(16, 1), padding=1),
     Case("blocks-16x1-groups", (64, 7, 3, 3), (5, 5), block=(16, 1), groups=2, padding=1),

@@ -42,10 +42,12 @@ def full(block: tuple[int, ...]) -> tuple[int, ...]:
 def dense_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, positions: Tensor, weight, **arguments) -> Tensor:
     """What `masked_conv2d` is defined to be, task by task. `weight` is the shape of the dense weight."""
     if values.dim() == 2:
-        return torch.stack([
-            dense_conv2d(_of_task(x, t, 5), values[t], _of_task(bias, t, 2), positions, weight, **arguments)
-            for t in range(len(values))
-        ])
+        return torch.stack(
+            [
+                dense_conv2d(_of_task(x, t, 5), values[t], _of_task(bias, t, 2), positions, weight, **arguments)
+                for t in range(len(values))
+            ]
+        )
     flat = values.new_zeros(torch.Size(weight).numel()).index_put((positions,), values)
     return F.conv2d(x, flat.view(weight), bias, **arguments)
 

@@ -43,7 +43,8 @@ BAD = {
     "same with a stride": ({"padding": "same", "stride": 2}, r'1 with padding="same", got \(2, 2\); use'),
     "dilation 0": ({"dilation": (1, 0)}, r"expected dilation .*got \(1, 0\); use"),
     "kernel larger than x": (
-        {"padding": 0, "dilation": 3}, r"as large as the dilated kernel, got an input of \(6, 7\) .*; pad or enlarge"
+        {"padding": 0, "dilation": 3},
+        r"as large as the dilated kernel, got .*\(6, 7\) with padding .*; pad or enlarge",
     ),
     "bias too long": ({"bias": torch.ones(5)}, r"expected bias of shape \(4,\) or .*, got \(5,\); use"),
     "bias of tasks, values of none": ({"bias": torch.ones(2, 4)}, r"expected bias .*got \(2, 4\); use"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conv_cases import CASES, Case
 from definition import mask_of
-from problem import masked, problem
+from problem import assert_equals_definition, derivatives, masked, problem
 from tolerances import assert_close
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
@@ -83,6 +83,7 @@ def test_every_pattern_keeps_its_own_graph():
 
 def test_masked_linear():
     """Also at the first use of a pattern, whose convolution form cannot be made inside a graph."""
+
     @torch.compile(fullgraph=True, backend="aot_eager")
     def compiled(x, values, pattern):
         return sm.masked_linear(x, values, pattern)
@@ -117,6 +118,17 @@ def test_operators_are_registered_as_torch_library_expects(case):
         (operators.masked_conv2d_weight_grad, (p.g, p.x)),
     ):
         torch.library.opcheck(operator.default, (*operands, *conv.flat()))
+
+
+@cases("3x3-no-padding", "groups-2-strided", "tasks-shared-bias")
+def test_operators_alone_equal_definition(case):
+    """To second order, which torch.compile does not ask for but a trace of a gradient of a gradient does."""
+    conv = Conv.make(sm.Pattern.from_mask(mask_of(case)), backend="cpu", **case.arguments)
+
+    def operator(x, values, bias):
+        return torch.ops.sparsemeta.masked_conv2d(x, values, bias, *conv.flat())
+
+    assert_equals_definition(case, derivatives(operator, problem(case, torch.float64)), torch.float64)
 
 
 def test_traced_graph_computes():

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
-from conv_cases import CASES
+from conv_cases import CASES, Case
 from problem import assert_equals_definition, derivatives, expected, masked, problem
 
 import sparsemeta as sm
@@ -26,32 +27,59 @@ NAMES = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def isa(request) -> Iterator[str]:
-    """Kernels of one instruction set; a pattern keeps those of its first use, so the tests make theirs inside."""
+# Kernels: the compiled ones of every set, and those generated for each pattern.
+KERNELS = {"generated": ("avx512", True)} | {name: (name, False) for name in ISAS}
+
+
+@pytest.fixture(params=KERNELS)
+def kernels(request) -> Iterator[str]:
+    """A choice of kernels; a pattern keeps those of its first use, so the tests make theirs inside."""
+    isa, generate = KERNELS[request.param]
     extension = sm.backends.cpu.extension()
-    if request.param not in extension.isas():
-        pytest.skip(f"this machine has no {request.param}")
+    if isa not in extension.isas():
+        pytest.skip(f"this machine has no {isa}")
     before = extension.isa()
-    extension.set_isa(request.param)
-    yield request.param
+    extension.set_isa(isa)
+    extension.set_generate(generate)
+    yield isa
     extension.set_isa(before)
+    extension.set_generate(os.environ.get("SPARSEMETA_GENERATE") != "0")  # as at import
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in NAMES], ids=lambda case: case.name)
-@pytest.mark.parametrize("isa", ISAS, indirect=True)
-def test_every_set_equals_definition(isa, case, dtype):
-    assert sm.backends.cpu.isa() == isa
+def test_every_kernel_equals_definition(kernels, case, dtype):
+    assert sm.backends.cpu.isa() == kernels
     assert_equals_definition(case, derivatives(masked(case, "cpu"), problem(case, dtype)), dtype)
 
 
-@pytest.mark.parametrize("isa", ISAS, indirect=True)
-def test_threads(isa):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_threads_same_bits(kernels, threads):
+    torch.set_num_threads(threads)
+    case = next(case for case in CASES if case.name == "inner-layer")
+    conv, p = masked(case, "cpu"), problem(case, torch.float32)
+    first, second = (derivatives(conv, p) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first if name != "gradient of bias")
+
+
+def test_threads(kernels):
     case = next(case for case in CASES if case.name == "inner-layer")
     expected(case)  # on one thread: PyTorch's would compete with those of other processes
     torch.set_num_threads(2)
     assert_equals_definition(case, derivatives(masked(case, "cpu"), problem(case, torch.float32)), torch.float32)
+
+
+def test_generated_code_dies_with_its_pattern():
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("only Linux lists the memory of a process here")
+    case = Case("short-lived", (32, 16, 3, 3), (6, 6), 2, padding=1)
+    p = problem(case, torch.float32)
+    derivatives(masked(case, "cpu"), p)
+    before = len(maps.read_text().splitlines())
+    for _ in range(20):
+        derivatives(masked(case, "cpu"), p)
+    assert len(maps.read_text().splitlines()) < before + 20
 
 
 def test_subset_names_cases_of_the_table():

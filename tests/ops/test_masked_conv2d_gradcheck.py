@@ -51,7 +51,10 @@ def test_second_order(partner, case):
     function, operands = partners(case)[partner]
     # The sine gives the function a curvature that a linear operation does not have by itself.
     assert gradgradcheck(
-        lambda *t: function(*t).sin(), operands, check_batched_grad=True, check_fwd_over_rev=True,
+        lambda *t: function(*t).sin(),
+        operands,
+        check_batched_grad=True,
+        check_fwd_over_rev=True,
         gen_non_contig_grad_outputs=True,
     )
 

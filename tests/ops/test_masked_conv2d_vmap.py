@@ -39,6 +39,7 @@ def draw(sizes, *maps):
 
 def loop(function, dims):
     """What `vmap(function, dims)` means."""
+
     def looped(*operands):
         at = [[t if d is None else t.select(d, i) for t, d in zip(operands, dims, strict=True)] for i in range(3)]
         return torch.stack([function(*given) for given in at])
