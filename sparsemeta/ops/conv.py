@@ -32,11 +32,15 @@ class Conv:
         """Canonical form of the arguments of `F.conv2d`; raises `ValueError` on what it would refuse."""
         if not isinstance(pattern, Pattern) or len(pattern.shape) != 4:
             raise ValueError(
-                f"expected a Pattern of shape (O, I / groups, kh, kw), got {pattern!r}; use Pattern.from_mask(mask)"
+                f"expected a Pattern of shape (O, I / groups, kh, kw), got {named(pattern)}; "
+                f"use Pattern.from_mask(mask)"
             )
         stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
         if not isinstance(groups, int) or groups < 1 or pattern.shape[0] % groups:
-            raise ValueError(f"expected groups to divide the {pattern.shape[0]} output channels, got {groups}")
+            raise ValueError(
+                f"expected groups to divide the {pattern.shape[0]} output channels, got {groups}; "
+                f"use the groups of the layer that the mask is of"
+            )
         return cls(pattern, stride, _padding(padding, pattern.shape[2:], stride, dilation), dilation, groups, backend)
 
     @property
@@ -67,23 +71,31 @@ class Conv:
         return cls(Pattern.by_handle(handle), tuple(stride), tuple(padding), tuple(dilation), groups, backend)
 
 
+def named(pattern: object) -> str:
+    """What was given as a pattern, in few words: not a whole tensor."""
+    return repr(pattern) if isinstance(pattern, Pattern) else f"a {type(pattern).__name__}"
+
+
 def pair(name: str, value: IntPair, least: int) -> tuple[int, int]:
     """`value` as two integers of at least `least`; raises `ValueError` naming the argument."""
     both = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     both = both * 2 if len(both) == 1 else both
     if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
-        raise ValueError(f"expected {name} to be an integer or a pair of integers >= {least}, got {value!r}")
+        raise ValueError(
+            f"expected {name} to be an integer or a pair of integers >= {least}, got {value!r}; "
+            f"use for example {name}={least} or {name}=({least}, {least})"
+        )
     return both
 
 
 def _padding(padding: IntPair | str, kernel, stride, dilation) -> tuple[int, int, int, int]:
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise ValueError(f'expected padding to be integers, "same" or "valid", got {padding!r}')
+            raise ValueError(f'expected padding to be integers, "same" or "valid", got {padding!r}; use one of these')
         if padding == "valid":
             return 0, 0, 0, 0
         if stride != (1, 1):
-            raise ValueError(f'expected stride 1 with padding="same", got {stride}; give the padding as integers')
+            raise ValueError(f'expected stride 1 with padding="same", got {stride}; use integers for the padding')
         (top, bottom), (left, right) = (_halves(d * (k - 1)) for d, k in zip(dilation, kernel, strict=True))
         return top, bottom, left, right
     h, w = pair("padding", padding, 0)
@@ -92,6 +104,11 @@ def _padding(padding: IntPair | str, kernel, stride, dilation) -> tuple[int, int
 
 def _halves(total: int) -> tuple[int, int]:
     return total // 2, total - total // 2
+
+
+def given(*operands: Tensor | None) -> list[Tensor]:
+    """The operands without those left out: a backend has to be able to run every one, the bias too."""
+    return [t for t in operands if t is not None]
 
 
 def check_operands(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -> None:
@@ -115,7 +132,10 @@ def check_operands(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -
 def check_bias(bias: Tensor | None, channels: int, tasks) -> None:
     """Raise `ValueError` unless `bias` is `None`, `[O]` or, with tasks, `[T, O]`."""
     if bias is not None and bias.shape not in ((channels,), (*tasks, channels)):
-        raise ValueError(f"expected bias of shape {(channels,)} or one row for each task, got {tuple(bias.shape)}")
+        raise ValueError(
+            f"expected bias of shape {(channels,)} or one row for each task, got {tuple(bias.shape)}; "
+            f"use the bias of the layer that the mask is of"
+        )
 
 
 def check_same(x: Tensor, values: Tensor, bias: Tensor | None) -> None:

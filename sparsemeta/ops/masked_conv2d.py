@@ -15,7 +15,7 @@ from torch.autograd import Function
 
 from .. import backends
 from ..pattern import Pattern
-from .conv import Conv, IntPair, check_operands
+from .conv import Conv, IntPair, check_operands, given
 
 
 def masked_conv2d(
@@ -49,7 +49,7 @@ def masked_conv2d(
         ValueError: operands that do not belong together, or an unknown backend.
         RuntimeError: the named backend cannot run here; the reasons are listed.
     """
-    chosen = backends.select(backend, x, values)
+    chosen = backends.select(backend, *given(x, values, bias))
     conv = Conv.make(pattern, stride, padding, dilation, groups, chosen)
     check_operands(x, values, bias, conv)
     conv.output_size(x)
@@ -67,12 +67,28 @@ def run(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -> Tensor:
     return MaskedConv2d.apply(x, values, bias, conv)
 
 
+def run_kernel(name: str, *inputs):
+    """The backend's kernel on `inputs`, the last of which is the `Conv`.
+
+    Kernels take addresses. What has none goes through the operator: PyTorch's dispatcher then makes plain memory of it
+    (a pending negation, zeros that are only promised, the batches of `is_grads_batched=True`) or records the call.
+    """
+    *operands, conv = inputs
+    if torch._C._len_torch_dispatch_stack() or not all(_is_plain(t) for t in operands if isinstance(t, Tensor)):
+        return getattr(torch.ops.sparsemeta, name)(*operands, *conv.flat())
+    return getattr(backends.kernels(conv.backend), name)(*operands, conv)
+
+
+def _is_plain(t: Tensor) -> bool:
+    return torch._C._has_storage(t) and not t.is_neg() and not t._is_zerotensor()
+
+
 class MaskedConv2d(Function):
     """Forward: `x, values, bias -> y`."""
 
     @staticmethod
     def forward(x, values, bias, conv):
-        return backends.kernels(conv.backend).masked_conv2d(x, values, bias, conv)
+        return run_kernel("masked_conv2d", x, values, bias, conv)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -97,6 +113,7 @@ class MaskedConv2d(Function):
 
     @staticmethod
     def jvp(ctx, dx, dvalues, dbias, _):
+        _refuse_nested_forward_mode()
         x, values = ctx.saved_tensors
         parts = [MaskedConv2d.apply(dx, values, None, ctx.conv)] if dx is not None else []
         parts += [MaskedConv2d.apply(x, dvalues, None, ctx.conv)] if dvalues is not None else []
@@ -120,7 +137,7 @@ class InputGrad(Function):
 
     @staticmethod
     def forward(g, values, height, width, conv):
-        return backends.kernels(conv.backend).masked_conv2d_input_grad(g, values, height, width, conv)
+        return run_kernel("masked_conv2d_input_grad", g, values, height, width, conv)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -144,6 +161,7 @@ class InputGrad(Function):
 
     @staticmethod
     def jvp(ctx, dg, dvalues, *_):
+        _refuse_nested_forward_mode()
         g, values = ctx.saved_tensors
         rest = ctx.height, ctx.width, ctx.conv
         parts = [InputGrad.apply(dg, values, *rest)] if dg is not None else []
@@ -165,7 +183,7 @@ class WeightGrad(Function):
 
     @staticmethod
     def forward(g, x, conv):
-        return backends.kernels(conv.backend).masked_conv2d_weight_grad(g, x, conv)
+        return run_kernel("masked_conv2d_weight_grad", g, x, conv)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -187,6 +205,7 @@ class WeightGrad(Function):
 
     @staticmethod
     def jvp(ctx, dg, dx, _):
+        _refuse_nested_forward_mode()
         g, x = ctx.saved_tensors
         parts = [WeightGrad.apply(dg, x, ctx.conv)] if dg is not None else []
         parts += [WeightGrad.apply(g, dx, ctx.conv)] if dx is not None else []
@@ -203,6 +222,17 @@ class WeightGrad(Function):
 for _partner in (MaskedConv2d, InputGrad, WeightGrad):
     # Function.apply asks for the signature at every call; stored, the answer costs a third.
     _partner.forward.__signature__ = inspect.signature(_partner.forward)
+
+
+def _refuse_nested_forward_mode() -> None:
+    """PyTorch turns forward mode off inside the `jvp` of a Function, so that an outer one would silently lose terms."""
+    functorch = torch._C._functorch
+    modes = [level.key() for level in functorch.get_interpreter_stack() or ()]
+    if modes.count(functorch.TransformType.Jvp) > 1:
+        raise NotImplementedError(
+            "expected at most one forward-mode derivative (jvp, jacfwd) around a masked operation, got one inside "
+            'another; use reverse mode (grad, vjp, jacrev) for one of them, or backend="dense"'
+        )
 
 
 def _bias_grad(g: Tensor, bias_dim: int) -> Tensor:

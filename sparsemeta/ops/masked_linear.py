@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .. import backends
 from ..pattern import Pattern
-from .conv import Conv, check_bias, check_same
+from .conv import Conv, check_bias, check_same, given, named
 from .masked_conv2d import run
 
 
@@ -31,7 +31,7 @@ def masked_linear(
         ValueError: operands that do not belong together, or an unknown backend.
         RuntimeError: the named backend cannot run here; the reasons are listed.
     """
-    chosen = backends.select(backend, x, values)
+    chosen = backends.select(backend, *given(x, values, bias))
     _check(x, values, bias, pattern)
     if chosen == "dense" or x.numel() == 0:
         return backends.dense.masked_linear(x, values, bias, pattern)
@@ -45,7 +45,7 @@ def masked_linear(
 
 def _check(x: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern) -> None:
     if not isinstance(pattern, Pattern) or len(pattern.shape) != 2:
-        raise ValueError(f"expected a Pattern of shape (O, I), got {pattern!r}; use Pattern.from_mask(mask)")
+        raise ValueError(f"expected a Pattern of shape (O, I), got {named(pattern)}; use Pattern.from_mask(mask)")
     pattern.check_values(values)
     tasks = values.shape[:-1]
     if len(tasks) > 1 or x.dim() < 1 + len(tasks) or x.shape[-1] != pattern.shape[1] or x.shape[: len(tasks)] != tasks:
