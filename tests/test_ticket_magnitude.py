@@ -103,7 +103,10 @@ def test_blocks_of_different_sizes_compare_by_entry():
     assert ticket.kept == {"0.weight": 16, "1.weight": 4}
 
 
-@pytest.mark.parametrize("exclude", ["4", ["4.0"], ("4.0.weight",), iter(["4"])], ids=["module", "list", "weight", "iterator"])
+CASES = {"module": "4", "list": ["4.0"], "weight": ("4.0.weight",), "iterator": iter(["4"])}
+
+
+@pytest.mark.parametrize("exclude", CASES.values(), ids=CASES)
 def test_exclude(exclude):
     assert list(Ticket.magnitude(network(), 0.5, exclude=exclude)) == NAMES[:2]
 

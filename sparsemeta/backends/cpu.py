@@ -143,7 +143,7 @@ def norm_act_pool(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, pool: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`[N, C, H, W]`, `[C]`, `[C]` -> `y, mean, 1 / deviation, code`."""
-    x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+    x, weight, bias = (_plain(t) for t in (x, weight, bias))
     n, c, h, w = x.shape
     y, code = x.new_empty(n, c, h // pool, w // pool), x.new_empty(n, c, h // pool, w // pool, dtype=torch.uint8)
     mean, rstd = x.new_empty(c), x.new_empty(c)
@@ -155,7 +155,7 @@ def norm_act_pool_grad(
     g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, code: Tensor, slope: float, pool: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
-    operands = [t.contiguous() for t in (g, x, weight, mean, rstd, code)]
+    operands = [_plain(t) for t in (g, x, weight, mean, rstd, code)]
     grads = torch.empty_like(operands[1]), torch.empty_like(operands[2]), torch.empty_like(operands[2])
     extension().norm_act_pool_grad(*_norm(x, 0.0, slope, pool), *_addresses(*operands, *grads))
     return grads
@@ -166,7 +166,7 @@ def norm_act_pool_grad_grad(
     code: Tensor, slope: float, pool: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of g, x and weight for what comes back against the three outputs of `norm_act_pool_grad`."""
-    operands = [t.contiguous() for t in (v, v_weight, v_bias, g, x, weight, mean, rstd, code)]
+    operands = [_plain(t) for t in (v, v_weight, v_bias, g, x, weight, mean, rstd, code)]
     grads = tuple(torch.empty_like(operands[i]) for i in (3, 4, 5))
     extension().norm_act_pool_grad_grad(*_norm(x, 0.0, slope, pool), *_addresses(*operands, *grads))
     return grads
@@ -174,6 +174,11 @@ def norm_act_pool_grad_grad(
 
 def _norm(x: Tensor, eps: float, slope: float, pool: int) -> tuple:
     return (*x.shape, pool), eps, slope, x.dtype == torch.float64, torch.get_num_threads()
+
+
+def _plain(t: Tensor) -> Tensor:
+    """Contiguous memory with the values themselves: no pending negation, no zeros that are only promised."""
+    return (t.clone() if t._is_zerotensor() else t.resolve_neg()).contiguous()
 
 
 def _addresses(*tensors: Tensor) -> list[int]:
