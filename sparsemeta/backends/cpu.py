@@ -38,7 +38,7 @@ def isa() -> str:
 
 def missing() -> list[str]:
     """Why this installation has no CPU kernels, and what to do."""
-    return [] if extension() else _build.missing()
+    return [] if extension() else [f"the compiled extension is missing: {why}" for why in _build.missing()]
 
 
 def reasons(*tensors: Tensor) -> list[str]:
