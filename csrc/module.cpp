@@ -20,12 +20,15 @@ struct Kernels {
   decltype(&baseline::masked_conv2d_input_grad) masked_conv2d_input_grad;
   decltype(&baseline::masked_conv2d_weight_grad) masked_conv2d_weight_grad;
   decltype(&baseline::inner_update) inner_update;
+  decltype(&baseline::norm_act_pool) norm_act_pool;
+  decltype(&baseline::norm_act_pool_grad) norm_act_pool_grad;
+  decltype(&baseline::norm_act_pool_grad_grad) norm_act_pool_grad_grad;
 };
 
 #define SPARSEMETA_ENTRY(isa)                                                                                       \
   Kernels {                                                                                                         \
     #isa, isa::machine, isa::masked_conv2d, isa::masked_conv2d_input_grad, isa::masked_conv2d_weight_grad,           \
-        isa::inner_update                                                                                           \
+        isa::inner_update, isa::norm_act_pool, isa::norm_act_pool_grad, isa::norm_act_pool_grad_grad                 \
   }
 
 // Sets this machine can run, best first.
@@ -117,6 +120,32 @@ void inner_update(const std::vector<std::uintptr_t>& params, const std::vector<s
   kernels().inner_update(params.data(), grads.data(), outs.data(), sizes.data(), rates.data(), count, f64);
 }
 
+using Address = std::uintptr_t;
+// images, channels, height, width, pool
+using Sizes = std::array<std::int64_t, 5>;
+
+NormShape norm_shape(const Sizes& s, double eps, double slope, bool f64, int threads) {
+  return {s[0], s[1], s[2], s[3], s[4], eps, slope, f64, threads};
+}
+
+void norm_act_pool(const Sizes& sizes, double eps, double slope, bool f64, int threads, Address x, Address weight, Address bias,
+                   Address y, Address mean, Address rstd, Address code) {
+  kernels().norm_act_pool(norm_shape(sizes, eps, slope, f64, threads), {x, weight, bias, y, mean, rstd, code, 0, 0, 0, 0});
+}
+
+void norm_act_pool_grad(const Sizes& sizes, double eps, double slope, bool f64, int threads, Address g, Address x, Address weight,
+                        Address mean, Address rstd, Address code, Address grad_x, Address grad_weight, Address grad_bias) {
+  kernels().norm_act_pool_grad(norm_shape(sizes, eps, slope, f64, threads),
+                               {x, weight, 0, 0, mean, rstd, code, g, grad_x, grad_weight, grad_bias});
+}
+
+void norm_act_pool_grad_grad(const Sizes& sizes, double eps, double slope, bool f64, int threads, Address v, Address v_weight,
+                             Address v_bias, Address g, Address x, Address weight, Address mean, Address rstd, Address code,
+                             Address grad_g, Address grad_x, Address grad_weight) {
+  kernels().norm_act_pool_grad_grad(norm_shape(sizes, eps, slope, f64, threads),
+                                    {x, weight, 0, 0, mean, rstd, code, g, grad_x, grad_weight, 0}, {v, v_weight, v_bias, grad_g});
+}
+
 }  // namespace
 }  // namespace sparsemeta
 
@@ -128,6 +157,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_isa", &set_isa);
   m.def("set_generate", [](bool on) { generates() = on; });
   m.def("inner_update", &sparsemeta::inner_update, unlocked());
+  m.def("norm_act_pool", &sparsemeta::norm_act_pool, unlocked());
+  m.def("norm_act_pool_grad", &sparsemeta::norm_act_pool_grad, unlocked());
+  m.def("norm_act_pool_grad_grad", &sparsemeta::norm_act_pool_grad_grad, unlocked());
   py::class_<ConvPlan>(m, "ConvPlan")
       .def(py::init(&make_plan))
       .def("forward", &forward, unlocked())

@@ -2,7 +2,7 @@
 
 from . import backends, data, meta, models
 from .nn import SparseConv2d, SparseLinear, densify, sparsify, ticket_of
-from .ops import inner_update, masked_conv2d, masked_linear
+from .ops import inner_update, masked_conv2d, masked_linear, norm_act_pool
 from .pattern import Pattern
 from .ticket import Ticket, TicketError
 
@@ -21,6 +21,7 @@ __all__ = [
     "masked_linear",
     "meta",
     "models",
+    "norm_act_pool",
     "sparsify",
     "ticket_of",
 ]

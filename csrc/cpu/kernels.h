@@ -25,6 +25,23 @@ struct Work {
   int threads;
 };
 
+struct NormShape {
+  std::int64_t images, channels, height, width, pool;  // pool: 1 (none) or 2
+  double eps, slope;
+  bool f64;
+  int threads;
+};
+
+// Addresses of contiguous tensors: x, grad_x [N, C, H, W]; y, g, code [N, C, H / pool, W / pool]; the rest [C].
+struct NormTensors {
+  std::uintptr_t x, weight, bias, y, mean, rstd, code, g, grad_x, grad_weight, grad_bias;
+};
+
+// What comes back against grad_x, grad_weight and grad_bias, and where the derivative in g goes.
+struct NormCotangents {
+  std::uintptr_t x, weight, bias, grad_g;
+};
+
 #define SPARSEMETA_KERNELS(isa)                                                                                        \
   namespace isa {                                                                                                      \
   Machine machine(std::int64_t first_level_bytes, std::int64_t second_level_bytes, bool generate);                     \
@@ -34,6 +51,9 @@ struct Work {
   /* out[i] = p[i] - lr[i] * g[i] for `count` parameters of n[i] contiguous elements; p[i] == 0 stands for zeros. */   \
   void inner_update(const std::uintptr_t* p, const std::uintptr_t* g, const std::uintptr_t* out,                       \
                     const std::int64_t* n, const double* lr, std::int64_t count, bool f64);                            \
+  void norm_act_pool(const NormShape&, const NormTensors&);                                                            \
+  void norm_act_pool_grad(const NormShape&, const NormTensors&);                                                       \
+  void norm_act_pool_grad_grad(const NormShape&, const NormTensors&, const NormCotangents&);                           \
   }
 
 SPARSEMETA_KERNELS(baseline)

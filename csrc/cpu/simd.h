@@ -67,6 +67,16 @@ struct Simd {
   // r[i][j] <-> r[j][i], by swapping ever larger halves.
   static void transpose(vec* r) { swap_halves<1>(r); }
 
+  static vec shuffle(vec a, vec b, ivec from) {
+#if defined(__clang__)
+    vec v;
+    for (int i = 0; i < lanes; ++i) v[i] = from[i] < lanes ? a[from[i]] : b[from[i] - lanes];
+    return v;
+#else
+    return __builtin_shuffle(a, b, from);
+#endif
+  }
+
  private:
   static ivec spread(std::uint32_t mask) {
     ivec bit;
@@ -87,15 +97,6 @@ struct Simd {
       r[i + step] = shuffle(a, b, high);
     }
     if constexpr (2 * step < lanes) swap_halves<2 * step>(r);
-  }
-  static vec shuffle(vec a, vec b, ivec from) {
-#if defined(__clang__)
-    vec v;
-    for (int i = 0; i < lanes; ++i) v[i] = from[i] < lanes ? a[from[i]] : b[from[i] - lanes];
-    return v;
-#else
-    return __builtin_shuffle(a, b, from);
-#endif
   }
 };
 

@@ -137,3 +137,44 @@ def _task_stride(t: Tensor, rank: int) -> int:
 
 def _tasks(t: Tensor) -> int:
     return t.shape[0] if t.dim() == 5 else 1
+
+
+def norm_act_pool(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, pool: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`[N, C, H, W]`, `[C]`, `[C]` -> `y, mean, 1 / deviation, code`."""
+    x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+    n, c, h, w = x.shape
+    y, code = x.new_empty(n, c, h // pool, w // pool), x.new_empty(n, c, h // pool, w // pool, dtype=torch.uint8)
+    mean, rstd = x.new_empty(c), x.new_empty(c)
+    extension().norm_act_pool(*_norm(x, eps, slope, pool), *_addresses(x, weight, bias, y, mean, rstd, code))
+    return y, mean, rstd, code
+
+
+def norm_act_pool_grad(
+    g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, code: Tensor, slope: float, pool: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias."""
+    operands = [t.contiguous() for t in (g, x, weight, mean, rstd, code)]
+    grads = torch.empty_like(operands[1]), torch.empty_like(operands[2]), torch.empty_like(operands[2])
+    extension().norm_act_pool_grad(*_norm(x, 0.0, slope, pool), *_addresses(*operands, *grads))
+    return grads
+
+
+def norm_act_pool_grad_grad(
+    v: Tensor, v_weight: Tensor, v_bias: Tensor, g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor,
+    code: Tensor, slope: float, pool: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of g, x and weight for what comes back against the three outputs of `norm_act_pool_grad`."""
+    operands = [t.contiguous() for t in (v, v_weight, v_bias, g, x, weight, mean, rstd, code)]
+    grads = tuple(torch.empty_like(operands[i]) for i in (3, 4, 5))
+    extension().norm_act_pool_grad_grad(*_norm(x, 0.0, slope, pool), *_addresses(*operands, *grads))
+    return grads
+
+
+def _norm(x: Tensor, eps: float, slope: float, pool: int) -> tuple:
+    return (*x.shape, pool), eps, slope, x.dtype == torch.float64, torch.get_num_threads()
+
+
+def _addresses(*tensors: Tensor) -> list[int]:
+    return [t.data_ptr() for t in tensors]

@@ -11,6 +11,7 @@ from torch.nn.utils import prune
 from ..ticket import Ticket
 from ..ticket_layers import LAYERS, match, weight_name, weight_parameter
 from .base import SparseLayer, check_backend
+from .fused import fuse, unfuse
 from .layers import SparseConv2d, SparseLinear
 
 _SPARSE = {nn.Conv2d: SparseConv2d, nn.Linear: SparseLinear}
@@ -19,7 +20,9 @@ _SPARSE = {nn.Conv2d: SparseConv2d, nn.Linear: SparseLinear}
 def sparsify(model: nn.Module, ticket: Ticket, backend: str | None = "auto", inplace: bool = False) -> nn.Module:
     """Replace every layer that the ticket covers by a sparse one with the layer's present weights where kept.
 
-    Everything else stays: names, bias, mode, device, dtype, `requires_grad`, layers and weights used in two places.
+    Runs of batch norm, ReLU or leaky ReLU, and 2x2 max-pooling in an `nn.Sequential` are computed in one pass
+    (`FusedSequential`), to the same numbers. Everything else stays: names, bias, mode, device, dtype,
+    `requires_grad`, layers and weights used in two places.
     The parameter `<layer>.weight` becomes `<layer>.values`, so make the optimiser afterwards. Masks that
     `torch.nn.utils.prune` has put on a covered layer are applied, and are gone in the sparse one.
 
@@ -38,7 +41,9 @@ def sparsify(model: nn.Module, ticket: Ticket, backend: str | None = "auto", inp
     check_backend(backend)
     layers = match(model, ticket, _objection)
     new = {layer: _SPARSE[type(layer)].from_dense(layer, pattern, backend) for layer, pattern in layers.items()}
-    return _replaced(model, new, weight_parameter, "values", inplace)
+    sparse = _replaced(model, new, weight_parameter, "values", inplace)
+    fuse(sparse)
+    return sparse
 
 
 def densify(sparse: nn.Module, inplace: bool = False) -> nn.Module:
@@ -51,7 +56,9 @@ def densify(sparse: nn.Module, inplace: bool = False) -> nn.Module:
         ValueError: `inplace` where the model itself is a sparse layer.
     """
     new = {layer: layer.to_dense() for layer in sparse.modules() if isinstance(layer, SparseLayer)}
-    return _replaced(sparse, new, lambda layer: layer.values, "weight", inplace)
+    dense = _replaced(sparse, new, lambda layer: layer.values, "weight", inplace)
+    unfuse(dense)
+    return dense
 
 
 def ticket_of(model: nn.Module) -> Ticket:
