@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sparsemeta.demo.timing import DENSE as LAYOUTS
 from sparsemeta.pattern import Pattern
 
 DENSE, TICKET = "#5b6770", "#d1495b"
@@ -46,8 +47,8 @@ def seconds_bars(seconds: dict[str, dict[str, float]]) -> str:
         figure, axes = canvas(4.4, 2.6)
         medians = np.array([1000 * s["median"] for s in seconds.values()])
         ends = np.array([[1000 * s[f"{q}_quartile"] for s in seconds.values()] for q in ("lower", "upper")])
-        names = [name if name == "sparse" else f"dense\n{name}" for name in seconds]
-        colours = [TICKET if name == "sparse" else DENSE for name in seconds]
+        names = [f"dense,\n{name}" if name in LAYOUTS else name.replace(", ", ",\n") for name in seconds]
+        colours = [DENSE if name in LAYOUTS else TICKET for name in seconds]
         axes.bar(names, medians, yerr=abs(ends - medians), color=colours, width=0.6, capsize=4)
         axes.set(ylabel="ms", title="A meta-step: median and quartiles")
         return svg(figure)
