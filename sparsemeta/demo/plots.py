@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sparsemeta.demo.timing import DENSE as LAYOUTS
 from sparsemeta.pattern import Pattern
 
 DENSE, TICKET = "#5b6770", "#d1495b"
@@ -46,21 +47,21 @@ def seconds_bars(seconds: dict[str, dict[str, float]]) -> str:
         figure, axes = canvas(4.4, 2.6)
         medians = np.array([1000 * s["median"] for s in seconds.values()])
         ends = np.array([[1000 * s[f"{q}_quartile"] for s in seconds.values()] for q in ("lower", "upper")])
-        names = [name if name == "sparse" else f"dense\n{name}" for name in seconds]
-        colours = [TICKET if name == "sparse" else DENSE for name in seconds]
+        names = [f"dense,\n{name}" if name in LAYOUTS else name.replace(", ", ",\n") for name in seconds]
+        colours = [DENSE if name in LAYOUTS else TICKET for name in seconds]
         axes.bar(names, medians, yerr=abs(ends - medians), color=colours, width=0.6, capsize=4)
-        axes.set(ylabel="ms", title="Seconds of a meta-step: median and quartiles")
+        axes.set(ylabel="ms", title="A meta-step: median and quartiles")
         return svg(figure)
 
 
 def mask_picture(pattern: Pattern, name: str) -> str:
     """The kept weights of a convolution: a row for each output channel, a cell for each kernel, a dot for each tap."""
     o, i, h, w = pattern.shape
-    cells = np.full((o, h + 1, i, w + 1), 0.5)
+    cells = np.full((o, h + 1, i, w + 1), 0.15)
     cells[:, :h, :, :w] = pattern.mask().permute(0, 2, 1, 3).numpy()
     with matplotlib.rc_context(STYLE):
-        figure, axes = canvas(5.4, 5.4)
-        axes.imshow(cells.reshape(o * (h + 1), i * (w + 1)), cmap="gray_r", interpolation="nearest", vmin=0, vmax=1)
+        figure, axes = canvas(7, 7)
+        axes.imshow(cells.reshape(o * (h + 1), i * (w + 1)), cmap="gray_r", interpolation="none", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[], xlabel=f"{i} input channels", ylabel=f"{o} output channels")
         axes.set_title(f"{name}: kept taps of its {h}x{w} kernels are black")
         return svg(figure)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sparsemeta.meta import TrainConfig
 
+KEPT_DENSE = ("head",)  # its 5 units are few weights and take no time
 
 @dataclass(frozen=True)
 class Settings:

@@ -14,7 +14,7 @@ from torch import nn
 
 from sparsemeta.data import ImageClasses, TaskSampler
 from sparsemeta.data.cache import write_atomically
-from sparsemeta.demo.settings import Settings
+from sparsemeta.demo.settings import KEPT_DENSE, Settings
 from sparsemeta.demo.tasks import draw
 from sparsemeta.meta import StepRecord, TrainConfig, train
 from sparsemeta.meta.seeds import seeded
@@ -47,8 +47,8 @@ class Stages:
         return model, self._train(model, sampler, self.settings.config(DENSE_LAYOUT), checkpoint)
 
     def draw_ticket(self, dense: nn.Module) -> Ticket:
-        """The largest weights of all convolutions together. The head's 5 units are few weights and no time."""
-        return Ticket.magnitude(dense, self.settings.sparsity, scope="global", exclude=("head",))
+        """The largest weights of all convolutions together."""
+        return Ticket.magnitude(dense, self.settings.sparsity, scope="global", exclude=KEPT_DENSE)
 
     def train_ticket(self, ticket: Ticket) -> tuple[nn.Module, list[StepRecord]]:
         """The ticket with the early weights, on the tasks that dense saw from there on. Needs ``train_early``."""

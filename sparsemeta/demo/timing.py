@@ -11,18 +11,23 @@ from typing import Any
 from torch import nn
 
 from sparsemeta.data import TaskSampler
-from sparsemeta.demo.settings import Settings
+from sparsemeta.demo.settings import KEPT_DENSE, Settings
 from sparsemeta.meta import make_learner, make_optimizer, meta_step
+from sparsemeta.nn import sparsify
+from sparsemeta.ticket import Ticket
 
 WARM_UP = 3  # rounds that are not counted: kernels are planned, memory is taken
 DENSE = ("contiguous", "channels_last")
+UNPRUNED = "sparse, 0 % pruned"  # how much of the gain is the engine alone
 NOT_COMPILED = "torch.compile is not among the layouts: it has no double backward, which a second-order step needs"
 
 
 def time_meta_steps(
     dense: nn.Module, sparse: nn.Module, sampler: TaskSampler, settings: Settings, rounds: Iterable[int]
 ) -> dict[str, dict[str, float]]:
-    """Seconds of a meta-step for each dense layout and for ``"sparse"``; the models are copied, not trained.
+    """Seconds of a meta-step: each dense layout, ``"sparse"``, and the engine of sparse with every weight kept.
+
+    The models are copied, not trained.
 
     In each round every candidate makes one step on the same tasks, beginning with another one each time, so that
     whatever else the machine does meets all of them alike.
@@ -34,7 +39,9 @@ def time_meta_steps(
         ``{name: {"median": s, "lower_quartile": s, "upper_quartile": s, "rounds": n}}``
     """
     candidates = {layout: candidate(dense, settings, layout) for layout in DENSE}
-    candidates["sparse"] = candidate(sparse, settings, "contiguous")
+    everything = Ticket.magnitude(dense, sparsity=0, exclude=KEPT_DENSE)
+    for name, model in ((UNPRUNED, sparsify(dense, everything)), ("sparse", sparse)):
+        candidates[name] = candidate(model, settings, "contiguous")
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
     for number in rounds:

@@ -13,6 +13,8 @@ import torch
 from sparsemeta.demo import plots, table
 from sparsemeta.pattern import Pattern
 
+pytestmark = pytest.mark.xdist_group("demo")  # one process makes the demo that all look at
+
 LOADS = "src", "href", "srcset", "data", "poster", "xlink:href", "{http://www.w3.org/1999/xlink}href"
 
 

@@ -11,6 +11,8 @@ from sparsemeta import cli, data
 from sparsemeta.demo import Settings, tasks
 from sparsemeta.demo.stages import Stages
 
+pytestmark = pytest.mark.xdist_group("demo")  # one process makes the demo that all look at
+
 
 def interrupt(monkeypatch, stage: str) -> None:
     def interrupted(*_):
