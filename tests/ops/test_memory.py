@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conv_cases import BACKENDS, CASES, Case
@@ -50,6 +52,20 @@ def test_a_call_leaves_nothing_to_the_next(case, dtype):
         t.data = torch.full_like(t, float("nan"))
     derivatives(conv, poisoned)
     assert_equals_definition(case, derivatives(conv, p), dtype)
+
+
+@backends
+def test_one_pattern_serves_many_geometries(backend):
+    """What a pattern keeps for one geometry must not be taken for another."""
+    one = Case("one-pattern", (6, 2, 3, 3), (9, 8), 2, density=0.4)
+    changes = [
+        {"stride": 2}, {"stride": (1, 2)}, {"padding": 1}, {"padding": (0, 1)}, {"padding": "same"}, {"dilation": 2},
+        {"dilation": (1, 2)}, {"groups": 2}, {"groups": 3}, {"image": (8, 9)}, {"image": (9, 9)}, {"batch": 3},
+    ]  # fmt: skip
+    pattern = sm.Pattern.from_mask(mask_of(one))
+    for case in [one, *(replace(one, **change) for change in changes), one]:
+        actual = derivatives(masked(case, backend, pattern), problem(case, torch.float64))
+        assert_equals_definition(case, actual, torch.float64)
 
 
 @backends
