@@ -32,6 +32,8 @@ class Assembler {
     prefix(1, 1, zmm, zmm, zmm >> 3 & 1, zmm >> 4 & 1, false);
     bytes({0xef, register_pair(zmm, zmm)});
   }
+  void prefetch(Memory m) { bytes({0x0f, 0x18}), long_memory(2, m); }            // prefetcht1
+  void prefetch_for_write(Memory m) { bytes({0x0f, 0x0d}), long_memory(1, m); }  // prefetchw
   void lea(Register to, Memory m) { bytes({0x48 | (to >> 3) << 2 | m.base >> 3, 0x8d, 0x80 | (to & 7) << 3 | (m.base & 7)}), word(m.bytes); }
   void add(Register to, std::int64_t n) { bytes({0x48 | to >> 3, 0x81, 0xc0 | (to & 7)}), word(n); }
   void decrement(Register r) { bytes({0x48 | r >> 3, 0xff, 0xc8 | (r & 7)}); }
@@ -44,6 +46,10 @@ class Assembler {
  private:
   void bytes(std::initializer_list<int> list) {
     for (int b : list) code_.push_back(static_cast<std::uint8_t>(b));
+  }
+  void long_memory(int opcode, Memory m) {  // base below r8
+    bytes({0x80 | opcode << 3 | (m.base & 7)});
+    word(m.bytes);
   }
   void word(std::int64_t value) {
     for (int i = 0; i < 4; ++i) code_.push_back(static_cast<std::uint8_t>(value >> 8 * i));

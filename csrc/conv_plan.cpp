@@ -71,8 +71,11 @@ std::int64_t lines_of_a_block(std::int64_t reach, std::int64_t halo, std::int64_
   return std::max<std::int64_t>(1, machine.first_level_bytes / (window * element_bytes));
 }
 
+// Elements between the channels of a contiguous image, where every channel is one line.
+std::int64_t channel(const Plane& plane) { return plane.phases.size() == 1 ? plane.height * plane.width : 0; }
+
 Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_t lines_out, std::int64_t lead, std::int64_t halo,
-                 std::int64_t block_lines, const Machine& machine) {
+                 std::int64_t block_lines, const Machine& machine, const Plane& from, const Plane& to) {
   Index index{lines_in, lines_out, lead, 0, 0, block_lines, {}, {}, {}, {}, {}, nullptr};
   const auto fits = machine.second_level_bytes / (std::max<std::int64_t>(lines_in, 1) * element_bytes) - halo;
   const auto least = std::max(halo, machine.tile);
@@ -103,7 +106,7 @@ Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_
   for (std::int64_t line = 0; line < lines_out; ++line)
     if (!written[static_cast<std::size_t>(line)]) index.empty.push_back(static_cast<std::int32_t>(line));
   if (machine.generate) {
-    auto generated = std::make_shared<const GeneratedProduct>(index);
+    auto generated = std::make_shared<const GeneratedProduct>(index, channel(from), channel(to));
     if (generated->ready()) index.generated = std::move(generated);
   }
   return index;
@@ -134,8 +137,8 @@ ConvPlan::ConvPlan(const ConvShape& s, const std::int64_t* index, std::int64_t n
     transposed.push_back({out, in, -shift, static_cast<std::int32_t>(j)});
   }
   const auto block = lines_of_a_block(w.reach, halo, h.reach + 1, machine);
-  forward = make_index(entries, x.lines(), out_channels, 0, halo, block, machine);
-  input_grad = make_index(transposed, out_channels, x.lines(), round_up(halo, alignment), halo, block, machine);
+  forward = make_index(entries, x.lines(), out_channels, 0, halo, block, machine, x, y);
+  input_grad = make_index(transposed, out_channels, x.lines(), round_up(halo, alignment), halo, block, machine, y, x);
   const auto fits = machine.second_level_bytes / 2 / (out_channels * element_bytes) / machine.tile * machine.tile;
   grad_capacity = std::min(forward.capacity, std::max(fits, machine.tile));
   grad_pitch = odd_pitch(grad_capacity);

@@ -59,22 +59,31 @@ class Input {
 // Emits one part: all vectors of a tile for one group of output lines and one run of input lines.
 class PartEmitter {
  public:
-  PartEmitter(Assembler& a, const Index& index, std::int64_t first_out, std::int64_t sums_pitch)
-      : a_(a), index_(index), first_out_(first_out), sums_pitch_(sums_pitch) {}
+  using Touch = GeneratedProduct::Touch;
+
+  PartEmitter(Assembler& a, const Index& index, std::int64_t first_out, std::int64_t sums_pitch, Touch touch, std::int64_t channel)
+      : a_(a), index_(index), first_out_(first_out), sums_pitch_(sums_pitch), channel_bytes_(channel * float_bytes), touch_(touch) {}
 
   void emit(const Weight* begin, const Weight* end, const std::vector<int>& fresh, const std::vector<int>& used) {
+    a_.lea(rax, {r9, 0});
     const auto loop = a_.here();
     a_.lea(r9, {rsi, window});
     for (int out : used) open(out, fresh[static_cast<std::size_t>(out)] != 0);
     Input input(a_);
     std::int64_t line = -1;
     for (const Weight* w = begin; w != end;) {
-      if (w->line != line) input.next_line({rdi, (line = w->line) * index_.pitch * float_bytes});
+      if (w->line != line) {
+        input.next_line({rdi, (line = w->line) * index_.pitch * float_bytes});
+        if (touch_ == Touch::input) a_.prefetch({rax, line * channel_bytes_});
+      }
       const Weight* tap = w;
       const int x = input.at(tap->shift);
       for (; w != end && w->line == line && w->shift == tap->shift; ++w) multiply(static_cast<int>(w->out - first_out_), x);
     }
     for (int out : used) a_.store(sum(out), out);
+    if (touch_ != Touch::none) a_.add(rax, vector_bytes);
+    if (touch_ == Touch::output)
+      for (std::int64_t line = 0; line < index_.lines_out; ++line) a_.prefetch_for_write({rax, line * channel_bytes_});
     a_.add(rdi, vector_bytes);
     a_.add(rdx, vector_bytes);
     a_.decrement(rcx);
@@ -99,7 +108,8 @@ class PartEmitter {
 
   Assembler& a_;
   const Index& index_;
-  std::int64_t first_out_, sums_pitch_, used_values_ = 0;
+  std::int64_t first_out_, sums_pitch_, channel_bytes_, used_values_ = 0;
+  Touch touch_;
 };
 
 std::vector<Weight> weights_of(const Index& index) {
@@ -115,8 +125,9 @@ std::vector<Weight> weights_of(const Index& index) {
 
 }  // namespace
 
-GeneratedProduct::GeneratedProduct(const Index& index) : zeros_(static_cast<std::size_t>(index.lines_out), 0.0f) {
-  tile_vectors_ = std::clamp<std::int64_t>(512 * 1024 / (std::max<std::int64_t>(index.lines_out, 1) * vector_bytes), 16, 64);
+GeneratedProduct::GeneratedProduct(const Index& index, std::int64_t in_channel, std::int64_t out_channel)
+    : zeros_(static_cast<std::size_t>(index.lines_out), 0.0f) {
+  tile_vectors_ = std::clamp<std::int64_t>(512 * 1024 / (std::max<std::int64_t>(index.lines_out, 1) * vector_bytes), 16, 32);
   sums_pitch_ = (tile_vectors_ + 1) * lanes;
   const auto groups = (index.lines_out + most_sums - 1) / most_sums;
   auto weights = weights_of(index);
@@ -137,8 +148,11 @@ GeneratedProduct::GeneratedProduct(const Index& index) : zeros_(static_cast<std:
         if (std::find(used.begin(), used.end(), out) == used.end()) used.push_back(out);
         ++end;
       }
-      parts_.push_back({assembler.here(), static_cast<std::int64_t>(source_.size())});
-      PartEmitter(assembler, index, first_out, sums_pitch_).emit(&*w, &*w + (end - w), fresh, used);
+      const bool opens_last = g == groups - 1 && g > 0 && fresh == std::vector<int>(most_sums + 1, 1);
+      const auto touch = g == 0 && in_channel ? Touch::input : opens_last && out_channel ? Touch::output : Touch::none;
+      parts_.push_back({assembler.here(), static_cast<std::int64_t>(source_.size()), touch});
+      const auto channel = touch == Touch::input ? in_channel : out_channel;
+      PartEmitter(assembler, index, first_out, sums_pitch_, touch, channel).emit(&*w, &*w + (end - w), fresh, used);
       for (int out : used) fresh[static_cast<std::size_t>(out)] = 0;
       for (; w != end; ++w) source_.push_back(w->source);
     }
@@ -159,7 +173,7 @@ GeneratedCorrelation::GeneratedCorrelation(const Index& index, std::int64_t g_pi
   Assembler a;
   auto w = weights.begin();
   for (std::int64_t block = 0; block < index.blocks(); ++block) {
-    parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
+    parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size()), GeneratedProduct::Touch::none});
     std::int64_t done = 0;
     while (w != weights.end() && w->line / index.block_lines == block) {
       auto end = w;

@@ -13,6 +13,12 @@ struct Chunk {
   std::int64_t begin, span, images;
 };
 
+struct FlatRow {
+  std::int64_t image, row;
+};
+
+inline FlatRow flat_row(const ConvPlan& plan, std::int64_t index) { return {index / plan.rows, index % plan.rows}; }
+
 // Calls f(image, row, column, at, n) for the pieces of rows of `phase` that lie in flat positions [start, start + count);
 // `at` counts from start.
 template <class F>

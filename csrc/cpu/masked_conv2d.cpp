@@ -139,7 +139,7 @@ struct Compiled {
   std::int64_t tile() const { return tile_vectors; }
   std::int64_t pitch() const { return S::lanes * tile_vectors; }
   const std::vector<std::int32_t>& source() const { return index.source; }
-  void run(const T* x, const T* values, T* sums, int vectors, const T* bias) const {
+  void run(const T* x, const T* values, T* sums, int vectors, const T* bias, const T*, const T*) const {
     for (std::int64_t b = 0; b < index.blocks(); ++b)
       with_size<tile_vectors>(vectors, [&](auto n) { accumulate<T, n>(index, b, x, values, bias, sums); });
   }
@@ -152,8 +152,9 @@ struct Generated {
   std::int64_t tile() const { return product.tile_vectors(); }
   std::int64_t pitch() const { return product.sums_pitch(); }
   const std::vector<std::int32_t>& source() const { return product.source(); }
-  void run(const float* x, const float* values, float* sums, int vectors, const float* bias) const {
-    product.run(x, values, sums, vectors, bias);
+  void run(const float* x, const float* values, float* sums, int vectors, const float* bias, const float* next,
+           const float* out) const {
+    product.run(x, values, sums, vectors, bias, next, out);
   }
 };
 
@@ -176,9 +177,16 @@ struct Product {
     const T* offset = task<T>(bias, t);
     for (auto line : index.empty) std::fill_n(sums + line * engine.pitch(), engine.tile() * S::lanes, offset ? offset[line] : T{0});
     for_tiles(chunk.span, S::lanes, engine.tile(), [&](std::int64_t at, int vectors) {
-      engine.run(packed + at, kept, sums, vectors, offset);
+      const T *next = near(from, in, t, chunk.begin + chunk.span + at), *here = near(to, out, t, chunk.begin + at);
+      engine.run(packed + at, kept, sums, vectors, offset, next, here);
       unpack(chunk.images, t, chunk.begin + at, vectors * S::lanes, sums);
     });
+  }
+
+  // About where a flat position is in the first channel of its image, for prefetching.
+  const T* near(const Plane& plane, const View& v, std::int64_t t, std::int64_t position) const {
+    const auto [image, row] = flat_row(plan, position / plan.pitch);
+    return task<T>(v, t) + image * v.image + std::min(row * plane.row_step, plane.height) * v.row + position % plan.pitch;
   }
 
   void unpack(std::int64_t images, std::int64_t t, std::int64_t start, std::int64_t count, const T* sums) const {
@@ -206,7 +214,7 @@ struct Product {
     {
       std::int64_t current = -1;
       const T* kept = nullptr;
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(static)  // neighbours: each chunk prefetches the next
       for (std::int64_t i = 0; i < work.tasks * chunks.count; ++i) {
         const auto t = i / chunks.count;
         if (t != current) kept = sorted_values(t), current = t;

@@ -19,16 +19,15 @@ def reasons(*tensors: Tensor) -> list[str]:
 
 def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tensor:
     """`F.conv2d(x, pattern.expand(values), bias, ...)`, for every task where `values` is `[T, nnz]`."""
+    if values.dim() == 2 and not len(values):  # an empty batch through a weight of zeros, so that there is a graph
+        bias = bias.sum(0) if bias is not None and bias.dim() == 2 else bias
+        return masked_conv2d(x.flatten(0, 1), values.sum(0), bias, conv).unflatten(0, x.shape[:2])
     if values.dim() == 2:
-        return (
-            torch.stack(
-                [
-                    masked_conv2d(x[t], values[t], bias[t] if bias is not None and bias.dim() == 2 else bias, conv)
-                    for t in range(len(values))
-                ]
-            )
-            if len(values)
-            else x.new_zeros(0, x.shape[1], *conv.output_size(x))
+        return torch.stack(
+            [
+                masked_conv2d(x[t], values[t], bias[t] if bias is not None and bias.dim() == 2 else bias, conv)
+                for t in range(len(values))
+            ]
         )
     top, bottom, left, right = conv.padding
     padding = (min(top, bottom), min(left, right))
