@@ -31,7 +31,7 @@ class Settings:
 
     data: str = "glyphs"
     seed: int = 0
-    steps: int = 1000
+    steps: int = 1200
     sparsity: float = 0.8
     hidden: int = 64
     glyphs: tuple[int, int, int] = (1000, 100, 100)

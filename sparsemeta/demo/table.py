@@ -26,7 +26,7 @@ def rows(figures: dict[str, Any]) -> Iterator[Row]:
         text = f"{1000 * seconds['median']:.1f} ms" + (" (best)" if name == speed["best_dense"] else "")
         yield (f"meta-step, {name}", text, "") if name in DENSE else (f"meta-step, {name}", "", text)
     yield "best dense / sparse", "", f"{speed['ratio']:.2f}"
-    yield "of that without pruning", "", f"{speed['ratio_of_fusing_alone']:.2f}"
+    yield "best dense / sparse, 0 % pruned", "", f"{speed['ratio_of_fusing_alone']:.2f}"
     yield "FLOP ratio, the ideal", "", f"{speed['flop_ratio']:.2f}"
     yield "efficiency", "", f"{100 * speed['efficiency']:.0f} %"
 
