@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
+from sparsemeta import backends
 from sparsemeta.demo import figures
 from sparsemeta.demo.folder import DemoFolder
 from sparsemeta.demo.settings import Settings
@@ -42,6 +44,8 @@ def demo(settings: Settings, out: Path, root: Path | None = None, resume: bool =
     console, begin = Console(), time.perf_counter()
     folder, splits = DemoFolder(out), load(settings, root)
     (folder.check if resume else folder.begin)(figures.configuration(settings))
+    if reasons := backends.available()["cpu"]:
+        console.print(f"[yellow]Without the compiled kernels the ticket saves no time:[/yellow] {escape(reasons[0])}")
     stages = Stages(settings, splits.train, folder.checkpoints)
     with stage(console, f"Dense network to step {settings.rewind}, where the ticket will start"):
         stages.train_early()

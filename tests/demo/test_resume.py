@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sparsemeta import cli, data
+from sparsemeta import backends, cli, data
 from sparsemeta.demo import Settings, tasks
 from sparsemeta.demo.stages import Stages
 
@@ -78,6 +78,12 @@ def test_folder_without_the_data(tmp_path, monkeypatch, kind):
     assert "expected images_background.zip" in message and str(folder) in message and "Download" in message
     assert ("cifar100.zip" in message) == (kind == "other files")
     assert not out.exists()
+
+
+def test_says_when_the_kernels_are_missing(run, tmp_path, monkeypatch):
+    interrupt(monkeypatch, "train_early")
+    monkeypatch.setattr(backends, "available", lambda: {"cpu": ["it was never compiled [at all]"], "dense": []})
+    assert "saves no time: it was never compiled [at all]" in run(tmp_path).output
 
 
 def test_out_that_is_a_file(run, tmp_path):
