@@ -12,8 +12,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sparsemeta.files import replacing
+
 from .measure import Result
-from .report import save_atomically, shared, varying
+from .report import shared, varying
 
 Lines = dict[str, list[tuple[float, float]]]
 PANELS = ("pass", "order")  # a label that has a panel for each of its values
@@ -34,7 +36,8 @@ def plot(results: Sequence[Result], path: Path) -> None:
         axes.label_outer()
     handles = {name: line for axes in drawn for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
-    save_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150))
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def lines(results: Sequence[Result], label: str | None = None, value: object = None) -> Lines:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from sparsemeta.files import write_atomically
 
 from .measure import Result
 
@@ -36,17 +37,7 @@ def _row(result: Result) -> dict[str, Any]:
 
 def save_json(path: Path, content: dict[str, Any]) -> None:
     """Write it whole or not at all."""
-    save_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=1) + "\n"))
-
-
-def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, and give it that name when it is whole."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # with the suffix, from which plots take their format
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def varying(results: Sequence[Result]) -> list[str]:

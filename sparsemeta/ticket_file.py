@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from .files import write_atomically
 from .pattern import Pattern
 from .pattern_bits import MAX_WEIGHTS, check_sizes, pack, unpack
 from .ticket_layers import TicketError
@@ -33,7 +34,7 @@ def write(path: str | os.PathLike, patterns: Mapping[str, Pattern], provenance: 
     layers = json.dumps({name: {"shape": p.shape, "block": p.block} for name, p in patterns.items()})
     bits = {name: pack(pattern) for name, pattern in patterns.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "layers": layers, "provenance": provenance}
-    _write_atomically(Path(path), save(bits, {**metadata, "sha256": _digest(metadata, bits)}))
+    write_atomically(Path(path), save(bits, {**metadata, "sha256": _digest(metadata, bits)}))
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Pattern], dict[str, Any]]:
@@ -105,12 +106,3 @@ def _digest(metadata: Mapping[str, str], bits: Mapping[str, np.ndarray]) -> str:
     for name in sorted(bits):
         digest.update(bits[name].tobytes())
     return digest.hexdigest()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

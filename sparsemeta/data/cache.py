@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from ..files import write_atomically
 
 
 def cache_folder() -> Path:
@@ -52,16 +53,3 @@ def _warned(images: Tensor, error: Exception) -> Tensor:
     advice = "The next start will decode them again; set SPARSEMETA_CACHE to a folder you can write to"
     warnings.warn(f"could not keep the decoded images: {error}. {advice}", stacklevel=2)
     return images
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` so that ``path`` is at every moment the old file or the whole new one."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(data)
-            file.close()
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparsemeta.data.cache import write_atomically
 from sparsemeta.demo.report import report
+from sparsemeta.files import write_atomically
 from sparsemeta.ticket import Ticket
 
 

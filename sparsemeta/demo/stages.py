@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from sparsemeta.data import ImageClasses, TaskSampler
-from sparsemeta.data.cache import write_atomically
 from sparsemeta.demo.settings import KEPT_DENSE, Settings
 from sparsemeta.demo.tasks import draw
+from sparsemeta.files import write_atomically
 from sparsemeta.meta import StepRecord, TrainConfig, train
 from sparsemeta.meta.seeds import seeded
 from sparsemeta.models import Conv4

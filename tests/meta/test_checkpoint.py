@@ -40,7 +40,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     def full(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint.os, "replace", full)
+    monkeypatch.setattr("sparsemeta.files.os.replace", full)
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(tmp_path / "c", [2])
     assert load_checkpoint(tmp_path / "c") == [1] and os.listdir(tmp_path) == ["c"]
