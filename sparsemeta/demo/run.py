@@ -45,7 +45,8 @@ def demo(settings: Settings, out: Path, root: Path | None = None, resume: bool =
     folder, splits = DemoFolder(out), load(settings, root)
     (folder.check if resume else folder.begin)(figures.configuration(settings))
     if reasons := backends.available()["cpu"]:
-        console.print(f"[yellow]Without the compiled kernels the ticket saves no time:[/yellow] {escape(reasons[0])}")
+        text = f"[yellow]Without the compiled kernels the ticket saves no time:[/yellow] {escape(reasons[0])}"
+        console.print(text, soft_wrap=True)
     stages = Stages(settings, splits.train, folder.checkpoints)
     with stage(console, f"Dense network to step {settings.rewind}, where the ticket will start"):
         stages.train_early()
