@@ -25,7 +25,7 @@ def facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         **known,
         "commit": commit(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv],
     }
 
 
