@@ -220,7 +220,7 @@ class WeightGrad(Function):
 
 
 for _partner in (MaskedConv2d, InputGrad, WeightGrad):
-    # Function.apply asks for the signature at every call; stored, the answer costs a third.
+    # Function.apply asks for the signature at every call, and working it out costs more than a small kernel.
     _partner.forward.__signature__ = inspect.signature(_partner.forward)
 
 
