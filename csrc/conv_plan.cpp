@@ -1,7 +1,5 @@
 #include "conv_plan.h"
 
-#include "generated.h"
-
 #include <algorithm>
 #include <numeric>
 
@@ -74,9 +72,10 @@ std::int64_t lines_of_a_block(std::int64_t reach, std::int64_t halo, std::int64_
 // Elements between the channels of a contiguous image, where every channel is one line.
 std::int64_t channel(const Plane& plane) { return plane.phases.size() == 1 ? plane.height * plane.width : 0; }
 
-Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_t lines_out, std::int64_t lead, std::int64_t halo,
+void make_index(Index& index, std::vector<Entry>& entries, std::int64_t lines_in, std::int64_t lines_out, std::int64_t lead, std::int64_t halo,
                  std::int64_t block_lines, const Machine& machine, const Plane& from, const Plane& to) {
-  Index index{lines_in, lines_out, lead, 0, 0, block_lines, {}, {}, {}, {}, {}, nullptr};
+  index.lines_in = lines_in, index.lines_out = lines_out, index.lead = lead, index.block_lines = block_lines;
+  index.channel_in = channel(from), index.channel_out = channel(to);
   const auto fits = machine.second_level_bytes / (std::max<std::int64_t>(lines_in, 1) * element_bytes) - halo;
   const auto least = std::max(halo, machine.tile);
   index.capacity = round_up(std::clamp(fits, least, std::max<std::int64_t>(least, 1 << 16)), machine.tile);
@@ -105,11 +104,49 @@ Index make_index(std::vector<Entry>& entries, std::int64_t lines_in, std::int64_
   for (; current < blocks; ++current) index.block_begin.push_back(static_cast<std::int64_t>(index.segments.size()));
   for (std::int64_t line = 0; line < lines_out; ++line)
     if (!written[static_cast<std::size_t>(line)]) index.empty.push_back(static_cast<std::int32_t>(line));
-  if (machine.generate) {
-    auto generated = std::make_shared<const GeneratedProduct>(index, channel(from), channel(to));
-    if (generated->ready()) index.generated = std::move(generated);
+}
+
+// For each vector of positions in a plane: which of them exist, then for each tap which of them it reads inside the plane.
+std::vector<std::uint16_t> tap_masks(std::int64_t height, std::int64_t width, const std::vector<std::array<std::int64_t, 2>>& taps) {
+  std::vector<std::uint16_t> masks;
+  for (std::int64_t start = 0; start < height * width; start += alignment)
+    for (const auto& [down, right] : taps) {
+      unsigned mask = 0;
+      for (std::int64_t i = 0; i < alignment && start + i < height * width; ++i) {
+        const auto row = (start + i) / width + down, column = (start + i) % width + right;
+        mask |= (row >= 0 && row < height && column >= 0 && column < width) << i;
+      }
+      masks.push_back(static_cast<std::uint16_t>(mask));
+    }
+  return masks;
+}
+
+void make_in_place(InPlace& p, const ConvShape& s, const Axis& h, const Axis& w, const std::int64_t* index, std::int64_t nnz) {
+  p.possible = s.stride[0] == 1 && s.stride[1] == 1 && h.out == h.size && w.out == w.size && h.size * w.size > 0;
+  if (!p.possible) return;
+  const auto [out_channels, in_channels, kh, kw] = s.weight;
+  p.plane = h.size * w.size;
+  p.vectors = ceil_div(p.plane, alignment);
+  std::vector<std::array<std::int64_t, 2>> taps{{0, 0}}, transposed{{0, 0}};
+  for (std::int64_t a = 0; a < kh; ++a)
+    for (std::int64_t b = 0; b < kw; ++b) {
+      const auto down = a * s.dilation[0] - h.before, right = b * s.dilation[1] - w.before;
+      taps.push_back({down, right});
+      transposed.push_back({-down, -right});
+      p.reach = std::max(p.reach, std::abs(down * w.size + right));
+    }
+  p.mask_row = static_cast<std::int64_t>(taps.size());
+  p.masks = tap_masks(h.size, w.size, taps);
+  p.transposed_masks = tap_masks(h.size, w.size, transposed);
+  for (std::int64_t j = 0; j < nnz; ++j) {
+    const auto tap = index[j] % (kw * kh), channel = index[j] / (kw * kh) % in_channels, out = index[j] / (kw * kh * in_channels);
+    const auto in = out / (out_channels / s.groups) * in_channels + channel;
+    const auto [down, right] = taps[static_cast<std::size_t>(tap + 1)];
+    const auto mask = static_cast<std::int32_t>(down || right ? tap + 1 : 0);
+    const auto shift = down * w.size + right;
+    p.weights.push_back({in, shift, out, mask, static_cast<std::int32_t>(j)});
+    p.transposed.push_back({out, -shift, in, mask, static_cast<std::int32_t>(j)});
   }
-  return index;
 }
 
 }  // namespace
@@ -137,15 +174,13 @@ ConvPlan::ConvPlan(const ConvShape& s, const std::int64_t* index, std::int64_t n
     transposed.push_back({out, in, -shift, static_cast<std::int32_t>(j)});
   }
   const auto block = lines_of_a_block(w.reach, halo, h.reach + 1, machine);
-  forward = make_index(entries, x.lines(), out_channels, 0, halo, block, machine, x, y);
-  input_grad = make_index(transposed, out_channels, x.lines(), round_up(halo, alignment), halo, block, machine, y, x);
+  make_index(forward, entries, x.lines(), out_channels, 0, halo, block, machine, x, y);
+  make_index(input_grad, transposed, out_channels, x.lines(), round_up(halo, alignment), halo, block, machine, y, x);
   const auto fits = machine.second_level_bytes / 2 / (out_channels * element_bytes) / machine.tile * machine.tile;
   grad_capacity = std::min(forward.capacity, std::max(fits, machine.tile));
   grad_pitch = odd_pitch(grad_capacity);
-  if (machine.generate) {
-    auto correlation = std::make_shared<const GeneratedCorrelation>(forward, grad_pitch);
-    if (correlation->ready()) generated = std::move(correlation);
-  }
+  generate = machine.generate;
+  if (generate) make_in_place(in_place, s, h, w, index, nnz);
 }
 
 }  // namespace sparsemeta

@@ -1,15 +1,32 @@
 // What a masked convolution is to a kernel: planes, flat shifts and an index over the kept weights. See README.md.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 namespace sparsemeta {
 
 class GeneratedProduct;
 class GeneratedCorrelation;
+
+// Made at its first use, by whichever thread comes first.
+template <class T>
+class Lazy {
+ public:
+  template <class Make>
+  const T& get(Make make) const {
+    std::call_once(once_, [&] { made_ = make(); });
+    return *made_;
+  }
+
+ private:
+  mutable std::once_flag once_;
+  mutable std::shared_ptr<const T> made_;
+};
 
 // One side of the convolution (input or output) as flat lines: a line is a channel of one phase of the stride.
 struct Phase {
@@ -43,9 +60,32 @@ struct Index {
   std::vector<std::int32_t> shift;             // where a weight reads: line * pitch + lead +- tap
   std::vector<std::int32_t> source;            // its position in values
   std::vector<std::int32_t> empty;             // output lines without a weight
-  std::shared_ptr<const GeneratedProduct> generated;  // null where code cannot be generated
+  std::int64_t channel_in, channel_out;        // elements between the channels of contiguous images, 0: a channel is several lines
+  Lazy<GeneratedProduct> generated;
 
   std::int64_t blocks() const { return static_cast<std::int64_t>(block_begin.size()) - 1; }
+};
+
+// A kept weight for generated code: line `out` += value * line `line`, `shift` elements on, at the positions of `mask`.
+struct Weight {
+  std::int64_t line, shift, out;
+  std::int32_t mask, source;
+};
+
+// A convolution of stride 1 whose output has the size of its input needs no packing: every tap is a shift of the whole
+// plane, and a mask takes away what the shift brings in from other rows and channels.
+struct InPlace {
+  bool possible = false;
+  std::int64_t plane = 0, vectors = 0;  // positions of a plane, and vectors of them
+  std::int64_t reach = 0;               // largest shift
+  std::int64_t mask_row = 0;            // masks for each vector: 0 is the positions inside the plane, then one for each tap
+  std::vector<Weight> weights, transposed;
+  std::vector<std::uint16_t> masks, transposed_masks;  // [vectors][mask_row]
+  Lazy<GeneratedProduct> forward, input_grad;
+  Lazy<GeneratedCorrelation> weight_grad;
+
+  // Channels at either end of an image from which a shifted vector can reach out of the image.
+  std::int64_t edge(std::int64_t channels) const { return std::min(channels, (reach + 16 + plane - 1) / plane); }
 };
 
 struct ConvShape {
@@ -71,7 +111,9 @@ struct ConvPlan {
   std::int64_t nnz;
   Index forward, input_grad;       // the weight gradient walks `forward`
   std::int64_t grad_capacity, grad_pitch;  // of the lines of the output's gradient that it holds meanwhile
-  std::shared_ptr<const GeneratedCorrelation> generated;
+  bool generate;                           // kernels may be generated
+  Lazy<GeneratedCorrelation> generated;
+  InPlace in_place;
 };
 
 }  // namespace sparsemeta

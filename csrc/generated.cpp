@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <map>
 #include <tuple>
 
 namespace sparsemeta {
@@ -23,82 +25,164 @@ namespace {
 
 constexpr int lanes = 16, float_bytes = 4, vector_bytes = 64;
 constexpr int most_sums = 28, low = 28, high = 29, shifted = 30;  // zmm registers: sums below, then the input
+constexpr int resident_masks = 6, other_mask = 7;                 // mask registers: 1 to 6 hold a tap's mask for a vector, 7 any
 constexpr std::int64_t most_weights = 3500;                       // of a part, so that its code stays in the first-level cache
 
-struct Weight {
-  std::int64_t line, shift, out;  // shift: elements from the start of its input line
-  std::int32_t source;
-};
+using Weights = std::vector<Weight>::const_iterator;
 
-// The vector of one input line at any shift, in a register: aligned, or lanes of two neighbours that stay held.
-class Input {
+std::int64_t floor_div(std::int64_t a, std::int64_t b) { return (a - (a < 0 ? b - 1 : 0)) / b; }
+
+// The masks of a vector's taps: those that most weights want stay in registers, others are loaded when their turn comes.
+class Masks {
  public:
-  explicit Input(Assembler& a) : a_(a) {}
-
-  void next_line(Memory line) {
-    a_.lea(r10, line);
-    low_vector_ = high_vector_ = -1;
+  Masks(Assembler& a, Register row, Weights begin, Weights end) : a_(a), row_(row) {
+    std::map<std::int32_t, std::int64_t> uses;
+    for (auto w = begin; w != end; ++w)
+      if (w->mask) ++uses[w->mask];
+    std::vector<std::pair<std::int64_t, std::int32_t>> order;
+    for (const auto& [mask, count] : uses) order.push_back({-count, mask});
+    std::sort(order.begin(), order.end());
+    for (const auto& [count, mask] : order)
+      if (static_cast<int>(held_.size()) < resident_masks) held_[mask] = static_cast<int>(held_.size()) + 1;
   }
 
-  int at(std::int64_t shift) {
-    const auto vector = shift / lanes;
-    const int lane = static_cast<int>(shift % lanes);
-    if (lane == 0 && high_vector_ == vector) return high;
-    if (low_vector_ != vector) a_.load(low, {r10, vector * vector_bytes}), low_vector_ = vector;
-    if (lane == 0) return low;
-    if (high_vector_ != vector + 1) a_.load(high, {r10, (vector + 1) * vector_bytes}), high_vector_ = vector + 1;
-    a_.align(shifted, low, high, lane);
+  void next_vector() {
+    for (const auto& [mask, k] : held_) load(k, mask);
+    other_ = -1;
+  }
+
+  // The register with a tap's mask; 0 for the tap that reads its own position.
+  int at(std::int32_t mask) {
+    if (!mask) return 0;
+    if (const auto found = held_.find(mask); found != held_.end()) return found->second;
+    return load_other(mask);
+  }
+
+  int inside() { return load_other(0); }
+
+ private:
+  int load_other(std::int32_t mask) {
+    if (other_ != mask) load(other_mask, mask), other_ = mask;
+    return other_mask;
+  }
+  void load(int k, std::int32_t mask) { a_.load_mask(k, {row_, mask * static_cast<std::int64_t>(sizeof(std::uint16_t))}); }
+
+  Assembler& a_;
+  Register row_;
+  std::map<std::int32_t, int> held_;
+  std::int32_t other_ = -1;
+};
+
+// A vector of an input line at any shift, in a register: aligned, or lanes of two neighbours that stay held.
+class Input {
+ public:
+  // Register x holds line 0; the operands of the code are at rdi.
+  Input(Assembler& a, const Layout& layout, Register x, std::size_t first, std::size_t last)
+      : a_(a), layout_(layout), x_(x), first_(static_cast<std::int64_t>(first)), last_(static_cast<std::int64_t>(last)) {}
+
+  // The address of `line`, to register r10; where it does not start at a whole vector, the rest goes into the shifts.
+  void next_line(std::int64_t line) {
+    const auto start = line * layout_.pitch_in;
+    const auto bytes = floor_div(start, lanes) * vector_bytes;
+    offset_ = start - floor_div(start, lanes) * lanes;
+    low_vector_ = high_vector_ = none;
+    if (line < layout_.edge) a_.load(r10, {rdi, first_}), a_.add(r10, bytes);
+    else if (line >= layout_.lines_in - layout_.edge) a_.load(r10, {rdi, last_}), a_.add(r10, bytes);
+    else a_.lea(r10, {x_, bytes});
+  }
+
+  int at(std::int64_t shift, int mask) {
+    const auto vector = floor_div(shift + offset_, lanes);
+    const int lane = static_cast<int>(shift + offset_ - vector * lanes);
+    if (lane == 0) return whole(vector, mask);
+    if (low_vector_ != vector) a_.load(low, at_vector(vector)), low_vector_ = vector;
+    if (high_vector_ != vector + 1) a_.load(high, at_vector(vector + 1)), high_vector_ = vector + 1;
+    a_.align(shifted, low, high, lane, mask);
     return shifted;
   }
 
  private:
+  static constexpr std::int64_t none = INT64_MIN / 2;
+
+  int whole(std::int64_t vector, int mask) {
+    if (mask) return a_.load(shifted, at_vector(vector), mask), shifted;
+    if (high_vector_ == vector) return high;
+    if (low_vector_ != vector) a_.load(low, at_vector(vector)), low_vector_ = vector;
+    return low;
+  }
+  Memory at_vector(std::int64_t vector) const { return {r10, vector * vector_bytes}; }
+
   Assembler& a_;
-  std::int64_t low_vector_ = -1, high_vector_ = -1;
+  const Layout& layout_;
+  Register x_;
+  std::int64_t first_, last_, offset_ = 0, low_vector_ = none, high_vector_ = none;
 };
 
-// Emits one part: all vectors of a tile for one group of output lines and one run of input lines.
+enum class Touch { none, input, output };  // what a part brings into the cache while it computes
+
+// Emits one part: all vectors of a tile, for one group of output lines and one run of input lines.
 class PartEmitter {
  public:
-  using Touch = GeneratedProduct::Touch;
+  PartEmitter(Assembler& a, const Layout& layout, std::int64_t first_out, Touch touch)
+      : a_(a), layout_(layout), first_out_(first_out), touch_(touch) {}
 
-  PartEmitter(Assembler& a, const Index& index, std::int64_t first_out, std::int64_t sums_pitch, Touch touch, std::int64_t channel)
-      : a_(a), index_(index), first_out_(first_out), sums_pitch_(sums_pitch), channel_bytes_(channel * float_bytes), touch_(touch) {}
-
-  void emit(const Weight* begin, const Weight* end, const std::vector<int>& fresh, const std::vector<int>& used) {
-    a_.lea(rax, {r9, 0});
+  // `used`: lines of the group that the part adds to; `fresh`: no part did before.
+  void emit(Weights begin, Weights end, bool fresh, const std::vector<int>& used) {
+    using O = ProductOperands;
+    a_.push(rbx);
+    a_.load(rax, operand(offsetof(O, x)));
+    a_.load(rsi, operand(offsetof(O, values)));
+    a_.load(rdx, operand(offsetof(O, y)));
+    a_.load(r11, operand(offsetof(O, masks)));
+    a_.load(r8, operand(offsetof(O, bias)));
+    a_.load(rcx, operand(offsetof(O, vectors)));
+    a_.load(rbx, operand(touch_ == Touch::output ? offsetof(O, out) : offsetof(O, next)));
     const auto loop = a_.here();
     a_.lea(r9, {rsi, window});
-    for (int out : used) open(out, fresh[static_cast<std::size_t>(out)] != 0);
-    Input input(a_);
-    std::int64_t line = -1;
-    for (const Weight* w = begin; w != end;) {
-      if (w->line != line) {
-        input.next_line({rdi, (line = w->line) * index_.pitch * float_bytes});
-        if (touch_ == Touch::input) a_.prefetch({rax, line * channel_bytes_});
-      }
-      const Weight* tap = w;
-      const int x = input.at(tap->shift);
-      for (; w != end && w->line == line && w->shift == tap->shift; ++w) multiply(static_cast<int>(w->out - first_out_), x);
-    }
-    for (int out : used) a_.store(sum(out), out);
-    if (touch_ != Touch::none) a_.add(rax, vector_bytes);
+    Masks masks(a_, r11, begin, end);
+    masks.next_vector();
+    for (int out : used) open(out, fresh, masks);
+    sum(begin, end, masks);
+    for (int out : used) close(out, masks);
     if (touch_ == Touch::output)
-      for (std::int64_t line = 0; line < index_.lines_out; ++line) a_.prefetch_for_write({rax, line * channel_bytes_});
-    a_.add(rdi, vector_bytes);
-    a_.add(rdx, vector_bytes);
+      for (std::int64_t line = 0; line < layout_.lines_out; ++line) a_.prefetch_for_write({rbx, line * layout_.touch_out * float_bytes});
+    next_vector();
     a_.decrement(rcx);
     a_.jump_if_not_zero(loop);
+    a_.pop(rbx);
     a_.ret();
   }
 
  private:
   static constexpr std::int64_t window = 128 * float_bytes;  // values that 8-bit displacements reach on either side
 
-  Memory sum(int out) const { return {rdx, (first_out_ + out) * sums_pitch_ * float_bytes}; }
+  static Memory operand(std::size_t offset) { return {rdi, static_cast<std::int64_t>(offset)}; }
+  Memory line(int out) const { return {rdx, (first_out_ + out) * layout_.pitch_out * float_bytes}; }
 
-  void open(int out, bool fresh) {
+  void open(int out, bool fresh, Masks& masks) {
     if (fresh) a_.broadcast(out, {r8, (first_out_ + out) * float_bytes});
-    else a_.load(out, sum(out));
+    else if (layout_.mask_row) a_.load_unaligned(out, line(out), masks.inside());
+    else a_.load(out, line(out));
+  }
+
+  void close(int out, Masks& masks) {
+    if (layout_.mask_row) a_.store_unaligned(line(out), out, masks.inside());
+    else a_.store(line(out), out);
+  }
+
+  void sum(Weights begin, Weights end, Masks& masks) {
+    Input input(a_, layout_, rax, offsetof(ProductOperands, first), offsetof(ProductOperands, last));
+    std::int64_t line = -1;
+    for (auto w = begin; w != end;) {
+      if (w->line != line) {
+        input.next_line(line = w->line);
+        if (touch_ == Touch::input) a_.prefetch({rbx, line * layout_.touch_in * float_bytes});
+      }
+      const auto tap = w;
+      const int x = input.at(tap->shift, masks.at(tap->mask));
+      for (; w != end && w->line == line && w->shift == tap->shift && w->mask == tap->mask; ++w)
+        multiply(static_cast<int>(w->out - first_out_), x);
+    }
   }
 
   void multiply(int out, int x) {
@@ -106,99 +190,120 @@ class PartEmitter {
     a_.multiply_add_scalar(out, x, {r9, (used_values_++ % 256) * float_bytes - window});
   }
 
+  void next_vector() {
+    for (auto r : {rax, rdx}) a_.add(r, vector_bytes);
+    if (touch_ != Touch::none) a_.add(rbx, vector_bytes);
+    if (layout_.mask_row) a_.add(r11, layout_.mask_row * static_cast<std::int64_t>(sizeof(std::uint16_t)));
+    if (layout_.edge) {
+      a_.add(operand(offsetof(ProductOperands, first)), vector_bytes);
+      a_.add(operand(offsetof(ProductOperands, last)), vector_bytes);
+    }
+  }
+
   Assembler& a_;
-  const Index& index_;
-  std::int64_t first_out_, sums_pitch_, channel_bytes_, used_values_ = 0;
+  const Layout& layout_;
+  std::int64_t first_out_, used_values_ = 0;
   Touch touch_;
 };
 
-std::vector<Weight> weights_of(const Index& index) {
+}  // namespace
+
+std::vector<Weight> packed_weights(const Index& index) {
   std::vector<Weight> weights;
   for (const auto& segment : index.segments)
     for (auto j = segment.begin; j < segment.end; ++j) {
       const auto at = static_cast<std::size_t>(j);
       const auto line = index.shift[at] / index.pitch;
-      weights.push_back({line, index.shift[at] - line * index.pitch, segment.line, index.source[at]});
+      weights.push_back({line, index.shift[at] - line * index.pitch, segment.line, 0, index.source[at]});
     }
   return weights;
 }
 
-}  // namespace
+std::int64_t GeneratedProduct::tile_vectors(std::int64_t lines_out) {
+  return std::clamp<std::int64_t>(512 * 1024 / (std::max<std::int64_t>(lines_out, 1) * vector_bytes), 16, 32);
+}
 
-GeneratedProduct::GeneratedProduct(const Index& index, std::int64_t in_channel, std::int64_t out_channel)
-    : zeros_(static_cast<std::size_t>(index.lines_out), 0.0f) {
-  tile_vectors_ = std::clamp<std::int64_t>(512 * 1024 / (std::max<std::int64_t>(index.lines_out, 1) * vector_bytes), 16, 32);
-  sums_pitch_ = (tile_vectors_ + 1) * lanes;
-  const auto groups = (index.lines_out + most_sums - 1) / most_sums;
-  auto weights = weights_of(index);
-  const auto group = [&](const Weight& w) { return w.out * groups / index.lines_out; };
+GeneratedProduct::GeneratedProduct(std::vector<Weight> weights, const Layout& layout)
+    : tile_vectors_(tile_vectors(layout.lines_out)), zeros_(static_cast<std::size_t>(layout.lines_out), 0.0f) {
+  const auto groups = (layout.lines_out + most_sums - 1) / most_sums;
+  const auto begins = [&](std::int64_t g) { return (g * layout.lines_out + groups - 1) / groups; };
+  const auto group = [&](const Weight& w) { return w.out * groups / layout.lines_out; };
   std::sort(weights.begin(), weights.end(), [&](const Weight& a, const Weight& b) {
-    return std::tuple(group(a), a.line, a.shift, a.out) < std::tuple(group(b), b.line, b.shift, b.out);
+    return std::tuple(group(a), a.line, a.shift, a.mask, a.out) < std::tuple(group(b), b.line, b.shift, b.mask, b.out);
   });
   Assembler assembler;
-  for (auto w = weights.begin(); w != weights.end();) {
-    const auto g = group(*w);
-    const auto first_out = (g * index.lines_out + groups - 1) / groups;
-    std::vector<int> fresh(most_sums + 1, 1);
-    while (w != weights.end() && group(*w) == g) {  // one part after another, split between input lines
+  Weights w = weights.begin(), none = weights.end();
+  for (std::int64_t g = 0; g < groups; ++g) {
+    group_begin_.push_back(parts());
+    bool fresh = true;
+    do {  // one part after another, split between input lines
       auto end = w;
-      std::vector<int> used;
-      while (end != weights.end() && group(*end) == g && (end - w < most_weights || end->line == (end - 1)->line)) {
-        const int out = static_cast<int>(end->out - first_out);
-        if (std::find(used.begin(), used.end(), out) == used.end()) used.push_back(out);
-        ++end;
-      }
-      const bool opens_last = g == groups - 1 && g > 0 && fresh == std::vector<int>(most_sums + 1, 1);
-      const auto touch = g == 0 && in_channel ? Touch::input : opens_last && out_channel ? Touch::output : Touch::none;
-      parts_.push_back({assembler.here(), static_cast<std::int64_t>(source_.size()), touch});
-      const auto channel = touch == Touch::input ? in_channel : out_channel;
-      PartEmitter(assembler, index, first_out, sums_pitch_, touch, channel).emit(&*w, &*w + (end - w), fresh, used);
-      for (int out : used) fresh[static_cast<std::size_t>(out)] = 0;
+      std::vector<bool> used(static_cast<std::size_t>(begins(g + 1) - begins(g)), fresh);  // the first part writes every line
+      for (; end != none && group(*end) == g && (end - w < most_weights || end->line == (end - 1)->line); ++end)
+        used[static_cast<std::size_t>(end->out - begins(g))] = true;
+      std::vector<int> lines;
+      for (std::size_t i = 0; i < used.size(); ++i)
+        if (used[i]) lines.push_back(static_cast<int>(i));
+      const auto touch = g == 0 && layout.touch_in ? Touch::input : fresh && g == groups - 1 && layout.touch_out ? Touch::output : Touch::none;
+      parts_.push_back({assembler.here(), static_cast<std::int64_t>(source_.size())});
+      PartEmitter(assembler, layout, begins(g), touch).emit(w, end, fresh, lines);
+      fresh = false;
       for (; w != end; ++w) source_.push_back(w->source);
-    }
+    } while (w != none && group(*w) == g);
   }
+  group_begin_.push_back(parts());
   code_ = std::make_unique<Code>(assembler.code());
 }
 
-GeneratedCorrelation::GeneratedCorrelation(const Index& index, std::int64_t g_pitch) {
-  // Long tiles, because every tile loads and stores the sums; then few lines of g, which share the first-level cache.
-  tile_vectors_ = 32;
-  constexpr std::int64_t group_lines = 16;
-  const auto groups = std::max<std::int64_t>(1, (index.lines_out + group_lines - 1) / group_lines);
-  auto weights = weights_of(index);
+GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const Layout& layout, std::int64_t block_lines) {
+  using O = CorrelationOperands;
+  const auto operand = [](std::size_t offset) { return Memory{rdi, static_cast<std::int64_t>(offset)}; };
+  constexpr std::int64_t group_lines = 16;  // few lines of g, which share the first-level cache
+  const auto groups = std::max<std::int64_t>(1, (layout.lines_out + group_lines - 1) / group_lines);
   const auto order = [&](const Weight& w) {
-    return std::tuple(w.line / index.block_lines, w.out * groups / index.lines_out, w.line, w.shift, w.out);
+    return std::tuple(w.line / block_lines, w.out * groups / layout.lines_out, w.line, w.shift, w.mask, w.out);
   };
   std::sort(weights.begin(), weights.end(), [&](const Weight& a, const Weight& b) { return order(a) < order(b); });
   Assembler a;
-  auto w = weights.begin();
-  for (std::int64_t block = 0; block < index.blocks(); ++block) {
-    parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size()), GeneratedProduct::Touch::none});
+  Weights w = weights.begin(), none = weights.end();
+  for (std::int64_t block = 0; block * block_lines < layout.lines_in; ++block) {
+    parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
+    a.load(rdx, operand(offsetof(O, sums)));
     std::int64_t done = 0;
-    while (w != weights.end() && w->line / index.block_lines == block) {
+    while (w != none && w->line / block_lines == block) {
       auto end = w;
-      while (end != weights.end() && end - w < most_sums && end->line / index.block_lines == block) ++end;
+      while (end != none && end - w < most_sums && end->line / block_lines == block) ++end;
       const int n = static_cast<int>(end - w);
       for (int i = 0; i < n; ++i) a.load(i, {rdx, (done + i) * vector_bytes});
-      a.lea(r8, {rdi, 0});
-      a.lea(r11, {rsi, 0});
-      a.lea(rax, {rcx, 0});
+      a.load(rax, operand(offsetof(O, x)));
+      a.load(rsi, operand(offsetof(O, g)));
+      a.load(r11, operand(offsetof(O, masks)));
+      a.load(rcx, operand(offsetof(O, vectors)));
       const auto loop = a.here();
-      Input input(a);
+      Masks masks(a, r11, w, end);
+      masks.next_vector();
+      Input input(a, layout, rax, offsetof(O, first), offsetof(O, last));
       std::int64_t line = -1;
       for (int i = 0; i < n;) {
-        if (w->line != line) input.next_line({r8, (line = w->line) * index.pitch * float_bytes});
-        const auto shift = w->shift;
-        const int x = input.at(shift);
-        for (; i < n && w->line == line && w->shift == shift; ++w, ++i) {
-          a.multiply_add(i, x, {r11, w->out * g_pitch * float_bytes});
+        if (w->line != line) input.next_line(line = w->line);
+        const auto tap = w;
+        const int x = input.at(tap->shift, masks.at(tap->mask));
+        for (; i < n && w->line == line && w->shift == tap->shift && w->mask == tap->mask; ++w, ++i) {
+          a.multiply_add(i, x, {rsi, w->out * layout.pitch_out * float_bytes});
           source_.push_back(w->source);
         }
       }
-      a.add(r8, vector_bytes);
-      a.add(r11, vector_bytes);
-      a.decrement(rax);
+      for (auto r : {rax, rsi}) a.add(r, vector_bytes);
+      if (layout.mask_row) a.add(r11, layout.mask_row * static_cast<std::int64_t>(sizeof(std::uint16_t)));
+      if (layout.edge)
+        for (auto offset : {offsetof(O, first), offsetof(O, last)}) a.add(operand(offset), vector_bytes);
+      a.decrement(rcx);
       a.jump_if_not_zero(loop);
+      if (layout.edge) {  // back to the first vector
+        a.load(rcx, operand(offsetof(O, vectors)));
+        a.shift_left(rcx, 6);
+        for (auto offset : {offsetof(O, first), offsetof(O, last)}) a.subtract(operand(offset), rcx);
+      }
       for (int i = 0; i < n; ++i) a.store({rdx, (done + i) * vector_bytes}, i);
       done += n;
     }

@@ -10,64 +10,92 @@
 
 namespace sparsemeta {
 
-// sums[line][0 .. 16 * vectors) (+)= the weights of one block of input lines on one group of output lines.
+// How lines lie in memory. Image lines are channels; the first and the last `edge` of them have addresses of their own.
+struct Layout {
+  std::int64_t lines_in, lines_out, pitch_in, pitch_out;  // pitch: elements from line to line
+  std::int64_t mask_row, edge;                            // 0: no masks, no edges
+  std::int64_t touch_in, touch_out;                       // pitch of what is prefetched, 0 for nothing
+};
+
+struct Part {
+  std::size_t entry;
+  std::int64_t values;  // where its values begin in the stream
+};
+
+// Operands of generated code, at the first vector of positions. x, and so first and last, are whole vectors.
+struct ProductOperands {
+  const float *x, *first, *last;  // line 0, as line `edge` to `lines_in - edge`, the lines before and the lines behind see it
+  const float* values;
+  float* y;
+  const std::uint16_t* masks;
+  const float* bias;
+  const float *next, *out;  // about where the next tile's x and this tile's y are: prefetched, whatever is there
+  std::int64_t vectors;
+};
+
+// y[line][0 .. 16 * vectors) = bias + the weights on the shifted lines of x.
 class GeneratedProduct {
  public:
-  using Call = void (*)(const float* x, const float* values, float* sums, std::int64_t vectors, const float* bias, const float* touched);
-  enum class Touch { none, input, output };
-  struct Part {
-    std::size_t entry;
-    std::int64_t values;  // where its values begin in the stream
-    Touch touch;          // what it brings into the cache while it computes
-  };
-
-  // Elements between the channels of the two images, 0 where a line is not a channel.
-  GeneratedProduct(const Index& index, std::int64_t in_channel, std::int64_t out_channel);
+  GeneratedProduct(std::vector<Weight> weights, const Layout& layout);
 
   bool ready() const { return code_ && code_->entry(); }
   std::int64_t tile_vectors() const { return tile_vectors_; }
-  std::int64_t sums_pitch() const { return sums_pitch_; }  // elements between the lines of sums
   const std::vector<std::int32_t>& source() const { return source_; }
+  std::int64_t groups() const { return static_cast<std::int64_t>(group_begin_.size()) - 1; }
+  std::int64_t parts() const { return static_cast<std::int64_t>(parts_.size()); }
+  std::int64_t group_begin(std::int64_t group) const { return group_begin_[static_cast<std::size_t>(group)]; }  // in parts
 
-  // `bias` may be null. `next` and `out` are where the first channels of the images of the next chunk and of this tile
-  // are: the code prefetches from there on, whatever is there.
-  void run(const float* x, const float* values, float* sums, std::int64_t vectors, const float* bias, const float* next,
-           const float* out) const {
-    if (!bias) bias = zeros_.data();
-    for (const auto& part : parts_)
-      reinterpret_cast<Call>(code_->entry() + part.entry)(x, values + part.values, sums, vectors, bias,
-                                                          part.touch == Touch::input ? next : out);
+  void run(std::int64_t part, ProductOperands operands) const {
+    const auto& p = parts_[static_cast<std::size_t>(part)];
+    operands.values += p.values;
+    if (!operands.bias) operands.bias = zeros_.data();
+    reinterpret_cast<void (*)(ProductOperands*)>(code_->entry() + p.entry)(&operands);
   }
 
+  static std::int64_t tile_vectors(std::int64_t lines_out);
+  // Elements between the lines of a tile that are not an image's.
+  static std::int64_t sums_pitch(std::int64_t lines_out) { return (tile_vectors(lines_out) + 1) * 16; }
+
  private:
-  std::int64_t tile_vectors_, sums_pitch_;
+  std::int64_t tile_vectors_;
   std::vector<Part> parts_;
+  std::vector<std::int64_t> group_begin_;
   std::vector<std::int32_t> source_;
   std::vector<float> zeros_;
   std::unique_ptr<Code> code_;
 };
 
+struct CorrelationOperands {
+  const float *x, *first, *last;
+  const float* g;
+  float* sums;
+  const std::uint16_t* masks;
+  std::int64_t vectors;
+};
+
 // sums[j][0 .. 16) += <g line, shifted x line> lane by lane, for the weights of one block of input lines.
 class GeneratedCorrelation {
  public:
-  using Call = void (*)(const float* x, const float* g, float* sums, std::int64_t vectors);
+  static constexpr std::int64_t most_vectors = 32;  // of a tile: long, because every tile loads and stores the sums
 
-  GeneratedCorrelation(const Index& index, std::int64_t g_pitch);
+  GeneratedCorrelation(std::vector<Weight> weights, const Layout& layout, std::int64_t block_lines);
 
   bool ready() const { return code_ && code_->entry(); }
-  std::int64_t tile_vectors() const { return tile_vectors_; }
   const std::vector<std::int32_t>& source() const { return source_; }
 
-  void run(std::int64_t block, const float* x, const float* g, float* sums, std::int64_t vectors) const {
+  void run(std::int64_t block, CorrelationOperands operands) const {
     const auto& part = parts_[static_cast<std::size_t>(block)];
-    reinterpret_cast<Call>(code_->entry() + part.entry)(x, g, sums + part.values * 16, vectors);
+    operands.sums += part.values * 16;
+    reinterpret_cast<void (*)(CorrelationOperands*)>(code_->entry() + part.entry)(&operands);
   }
 
  private:
-  std::int64_t tile_vectors_;
-  std::vector<GeneratedProduct::Part> parts_;
+  std::vector<Part> parts_;
   std::vector<std::int32_t> source_;
   std::unique_ptr<Code> code_;
 };
+
+// The weights of lines that were packed, where shifts count from the start of a line.
+std::vector<Weight> packed_weights(const Index& index);
 
 }  // namespace sparsemeta

@@ -89,10 +89,10 @@ View dense_view(std::uintptr_t data, const Plane& p, std::int64_t images) {
   return {data, images * p.channels * p.height * p.width, p.channels * p.height * p.width, p.height * p.width, p.width, 1};
 }
 
-ConvPlan make_plan(std::uintptr_t index, std::int64_t nnz, std::array<std::int64_t, 4> weight, std::array<std::int64_t, 2> input,
+std::unique_ptr<ConvPlan> make_plan(std::uintptr_t index, std::int64_t nnz, std::array<std::int64_t, 4> weight, std::array<std::int64_t, 2> input,
                    std::array<std::int64_t, 2> stride, std::array<std::int64_t, 4> padding, std::array<std::int64_t, 2> dilation,
                    std::int64_t groups) {
-  return ConvPlan({weight, input, stride, padding, dilation, groups}, reinterpret_cast<const std::int64_t*>(index), nnz,
+  return std::make_unique<ConvPlan>(ConvShape{weight, input, stride, padding, dilation, groups}, reinterpret_cast<const std::int64_t*>(index), nnz,
                   kernels().machine(cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10), cache_bytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10), generates()));
 }
 

@@ -1,49 +1,17 @@
 // Masked convolution, its input gradient and its weight gradient: sums of shifted lines, see ../README.md.
 #include <omp.h>
 
-#include <cstdlib>
-#include <memory>
 #include <type_traits>
 
 #include "../generated.h"
+#include "in_place.h"
 #include "kernels.h"
 #include "lines.h"
+#include "scratch.h"
 #include "simd.h"
 
 namespace sparsemeta::SPARSEMETA_ISA {
 namespace {
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-// Memory of one thread, kept from call to call.
-template <class T>
-class Buffer {
- public:
-  T* get(std::int64_t n) {
-    if (n > size_) {
-      const auto bytes = (static_cast<std::size_t>(n) * sizeof(T) + 4095) / 4096 * 4096;
-      memory_.reset(static_cast<T*>(std::aligned_alloc(4096, bytes)));
-      if (!memory_) throw std::bad_alloc();
-      size_ = n;
-    }
-    return memory_.get();
-  }
-
- private:
-  std::unique_ptr<T, Free> memory_;
-  std::int64_t size_ = 0;
-};
-
-template <class T>
-struct Scratch {
-  Buffer<T> packed, other, sums, values;
-  static Scratch& mine() {
-    thread_local Scratch scratch;
-    return scratch;
-  }
-};
 
 struct Chunks {
   std::int64_t count, span;  // span in positions, whole vectors
@@ -148,13 +116,15 @@ struct Compiled {
 // The same by code generated for the pattern.
 struct Generated {
   const GeneratedProduct& product;
+  std::int64_t lines_pitch;
 
   std::int64_t tile() const { return product.tile_vectors(); }
-  std::int64_t pitch() const { return product.sums_pitch(); }
+  std::int64_t pitch() const { return lines_pitch; }
   const std::vector<std::int32_t>& source() const { return product.source(); }
   void run(const float* x, const float* values, float* sums, int vectors, const float* bias, const float* next,
            const float* out) const {
-    product.run(x, values, sums, vectors, bias, next, out);
+    for (std::int64_t part = 0; part < product.parts(); ++part)
+      product.run(part, {x, x, x, values, sums, nullptr, bias, next, out, vectors});
   }
 };
 
@@ -207,7 +177,6 @@ struct Product {
   }
 
   void run(const Work& work) const {
-    if (!work.tasks || !work.images) return;
     const int threads = threads_for(plan, work);
     const Chunks chunks(positions(plan, work), index.capacity, S::lanes, work.tasks < threads ? threads : 1);
 #pragma omp parallel num_threads(threads)
@@ -239,24 +208,29 @@ struct CompiledCorrelation {
 struct GeneratedSums {
   const GeneratedCorrelation& correlation;
 
-  std::int64_t tile() const { return correlation.tile_vectors(); }
+  std::int64_t tile() const { return GeneratedCorrelation::most_vectors; }
   const std::vector<std::int32_t>& source() const { return correlation.source(); }
   void run(std::int64_t block, const float* x, const float* g, float* sums, int vectors) const {
-    correlation.run(block, x, g, sums, vectors);
+    correlation.run(block, {x, x, x, g, sums, nullptr, vectors});
   }
 };
 
-// The weight gradient: one inner product of a line of g with a shifted line of x for each weight.
+// Chunks of the weight gradient for any shape: the lines of g stay packed while those of x pass block by block.
 template <class T, class Engine>
-struct Correlation {
+struct PackedChunks {
   using S = Simd<T>;
   const ConvPlan& plan;
   const Engine engine;
   View g, x;
 
-  // sums[nnz][lanes] += this chunk; the lines of g stay packed while those of x pass block by block.
-  void chunk(const Chunk& chunk, std::int64_t t, T* sums) const {
+  const std::vector<std::int32_t>& source() const { return engine.source(); }
+  Chunks chunks(const Work& work, std::int64_t parts) const { return {positions(plan, work), plan.grad_capacity, S::lanes, parts}; }
+  std::int64_t count(const Work& work, std::int64_t parts) const { return chunks(work, parts).count; }
+
+  void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t parts, T* sums) const {
     const Index& index = plan.forward;
+    const auto span = chunks(work, parts).span;
+    const Chunk chunk{c * span, span, work.images};
     auto& scratch = Scratch<T>::mine();
     const Lines<T> outputs(plan, plan.y, chunk, 0, 0), inputs(plan, plan.x, chunk, 0, plan.halo);
     T* held = scratch.packed.get(index.lines_out * plan.grad_pitch);
@@ -271,72 +245,125 @@ struct Correlation {
       });
     }
   }
+};
 
-  // Part `part` of `parts` of one task's chunks, summed over lanes into out[nnz].
-  void sum_chunks(const Chunks& chunks, std::int64_t t, std::int64_t part, std::int64_t parts, std::int64_t images, T* out) const {
-    T* sums = Scratch<T>::mine().sums.get((plan.nnz + S::lanes) * S::lanes);
-    std::fill_n(sums, (plan.nnz + S::lanes) * S::lanes, T{0});
-    for (auto c = chunks.count * part / parts; c < chunks.count * (part + 1) / parts; ++c)
-      chunk({c * chunks.span, chunks.span, images}, t, sums);
-    const auto* source = engine.source().data();
-    for (std::int64_t j = 0; j < plan.nnz; j += S::lanes) {
+// The weight gradient: one inner product of a line of g with a shifted line of x for each weight.
+template <class T, class Pieces>
+struct Correlation {
+  using S = Simd<T>;
+  const Pieces pieces;
+  std::int64_t nnz;
+
+  // Part `part` of `parts` of one task's pieces, summed over lanes into out[nnz].
+  void sum_pieces(std::int64_t t, std::int64_t part, std::int64_t parts, const Work& work, T* out) const {
+    T* sums = Scratch<T>::mine().sums.get((nnz + S::lanes) * S::lanes);
+    std::fill_n(sums, (nnz + S::lanes) * S::lanes, T{0});
+    const auto count = pieces.count(work, parts);
+    for (auto c = count * part / parts; c < count * (part + 1) / parts; ++c) pieces.add(c, t, work, parts, sums);
+    const auto* source = pieces.source().data();
+    for (std::int64_t j = 0; j < nnz; j += S::lanes) {
       typename S::vec r[S::lanes];
       for (int i = 0; i < S::lanes; ++i) r[i] = S::load(sums + (j + i) * S::lanes);
       S::transpose(r);
       for (int i = 1; i < S::lanes; ++i) r[0] += r[i];
-      for (std::int64_t i = 0; i < std::min<std::int64_t>(S::lanes, plan.nnz - j); ++i) out[source[j + i]] = r[0][i];
+      for (std::int64_t i = 0; i < std::min<std::int64_t>(S::lanes, nnz - j); ++i) out[source[j + i]] = r[0][i];
     }
   }
 
   // Parts are added in order, so that the same threads give the same bits.
-  void run(const Rows& values, const Work& work) const {
-    const int threads = threads_for(plan, work);
+  void run(const Rows& values, const Work& work, int threads) const {
     const auto parts = work.tasks < threads ? threads : 1;
-    const Chunks chunks(positions(plan, work), plan.grad_capacity, S::lanes, parts);
     T* out = reinterpret_cast<T*>(values.data);
-    T* extra = Scratch<T>::mine().values.get(std::max<std::int64_t>(1, work.tasks * (parts - 1) * plan.nnz));
+    T* extra = Scratch<T>::mine().values.get(std::max<std::int64_t>(1, work.tasks * (parts - 1) * nnz));
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (std::int64_t i = 0; i < work.tasks * parts; ++i) {
       const auto t = i / parts, part = i % parts;
-      sum_chunks(chunks, t, part, parts, work.images, part ? extra + (t * (parts - 1) + part - 1) * plan.nnz : out + t * values.task);
+      sum_pieces(t, part, parts, work, part ? extra + (t * (parts - 1) + part - 1) * nnz : out + t * values.task);
     }
     for (std::int64_t t = 0; t < work.tasks; ++t)
       for (std::int64_t part = 1; part < parts; ++part)
-        for (std::int64_t j = 0; j < plan.nnz; ++j) out[t * values.task + j] += extra[(t * (parts - 1) + part - 1) * plan.nnz + j];
+        for (std::int64_t j = 0; j < nnz; ++j) out[t * values.task + j] += extra[(t * (parts - 1) + part - 1) * nnz + j];
   }
 };
 
+constexpr std::int64_t least_vectors = 24;  // of a plane, below which too few multiply-adds share a load of a running sum
+
+// Code for images that lie as it wants them, for packed lines otherwise; false where none can be generated.
 template <class T>
-void product(const ConvPlan& plan, const Index& index, const Plane& from, const Plane& to, View in, View out, Rows values, Rows bias,
-             const Work& work) {
-  if constexpr (std::is_same_v<T, float> && vector_bytes == 64)
-    if (index.generated) {
-      Product<T, Generated>{plan, index, {*index.generated}, from, to, in, out, values, bias}.run(work);
-      return;
+bool generated_product(const ConvPlan& plan, bool transposed, View in, View out, Rows values, Rows bias, const Work& work) {
+  if constexpr (std::is_same_v<T, float> && vector_bytes == 64) {
+    if (!plan.generate) return false;
+    const Index& index = transposed ? plan.input_grad : plan.forward;
+    const Plane &from = transposed ? plan.y : plan.x, &to = transposed ? plan.x : plan.y;
+    const auto& place = plan.in_place;
+    if (place.possible && is_in_place(in, from, work)) {
+      const auto& code = (transposed ? place.input_grad : place.forward).get([&] {
+        const Layout layout{from.channels, to.channels, place.plane, place.plane, place.mask_row, place.edge(from.channels), place.plane, place.plane};
+        return std::make_shared<const GeneratedProduct>(transposed ? place.transposed : place.weights, layout);
+      });
+      const auto& masks = transposed ? place.transposed_masks : place.masks;
+      if (code.ready()) InPlaceProduct{place, code, masks, from.channels, in, out, values, bias}.run(work, threads_for(plan, work));
+      return code.ready();
     }
+    const auto& code = index.generated.get([&] {
+      const Layout layout{index.lines_in, index.lines_out, index.pitch, GeneratedProduct::sums_pitch(index.lines_out), 0, 0, index.channel_in, index.channel_out};
+      return std::make_shared<const GeneratedProduct>(packed_weights(index), layout);
+    });
+    if (code.ready()) Product<T, Generated>{plan, index, {code, GeneratedProduct::sums_pitch(index.lines_out)}, from, to, in, out, values, bias}.run(work);
+    return code.ready();
+  }
+  return false;
+}
+
+template <class T>
+bool generated_weight_grad(const ConvPlan& plan, View g, View x, Rows values, const Work& work) {
+  if constexpr (std::is_same_v<T, float> && vector_bytes == 64) {
+    if (!plan.generate) return false;
+    const int threads = threads_for(plan, work);
+    const auto& place = plan.in_place;
+    if (place.possible && place.vectors >= least_vectors && is_in_place(x, plan.x, work) && has_planes(g, plan.y)) {
+      const auto& code = place.weight_grad.get([&] {
+        const Layout layout{plan.x.channels, plan.y.channels, place.plane, InPlaceTiles::pitch(GeneratedCorrelation::most_vectors), place.mask_row, place.edge(plan.x.channels), 0, 0};
+        return std::make_shared<const GeneratedCorrelation>(place.weights, layout, plan.x.channels);
+      });
+      if (code.ready()) Correlation<T, InPlaceTiles>{{plan, code, g, x}, plan.nnz}.run(values, work, threads);
+      return code.ready();
+    }
+    const auto& code = plan.generated.get([&] {
+      const Index& index = plan.forward;
+      const Layout layout{index.lines_in, index.lines_out, index.pitch, plan.grad_pitch, 0, 0, 0, 0};
+      return std::make_shared<const GeneratedCorrelation>(packed_weights(index), layout, index.block_lines);
+    });
+    if (code.ready()) Correlation<T, PackedChunks<T, GeneratedSums>>{{plan, {code}, g, x}, plan.nnz}.run(values, work, threads);
+    return code.ready();
+  }
+  return false;
+}
+
+template <class T>
+void product(const ConvPlan& plan, bool transposed, View in, View out, Rows values, Rows bias, const Work& work) {
+  if (!work.tasks || !work.images || generated_product<T>(plan, transposed, in, out, values, bias, work)) return;
+  const Index& index = transposed ? plan.input_grad : plan.forward;
+  const Plane &from = transposed ? plan.y : plan.x, &to = transposed ? plan.x : plan.y;
   Product<T, Compiled<T>>{plan, index, {index}, from, to, in, out, values, bias}.run(work);
 }
 
 template <class T>
 void forward(const ConvPlan& plan, View x, Rows values, Rows bias, View y, const Work& work) {
-  product<T>(plan, plan.forward, plan.x, plan.y, x, y, values, bias, work);
+  product<T>(plan, false, x, y, values, bias, work);
 }
 
 template <class T>
 void input_grad(const ConvPlan& plan, View g, Rows values, View x, const Work& work) {
   if (!plan.x.covered)
     std::fill_n(reinterpret_cast<T*>(x.data), work.tasks * work.images * plan.x.channels * plan.x.height * plan.x.width, T{0});
-  product<T>(plan, plan.input_grad, plan.y, plan.x, g, x, values, {0, 0}, work);
+  product<T>(plan, true, g, x, values, {0, 0}, work);
 }
 
 template <class T>
 void weight_grad(const ConvPlan& plan, View g, View x, Rows values, const Work& work) {
-  if constexpr (std::is_same_v<T, float> && vector_bytes == 64)
-    if (plan.generated) {
-      Correlation<T, GeneratedSums>{plan, {*plan.generated}, g, x}.run(values, work);
-      return;
-    }
-  Correlation<T, CompiledCorrelation<T>>{plan, {plan}, g, x}.run(values, work);
+  if (generated_weight_grad<T>(plan, g, x, values, work)) return;
+  Correlation<T, PackedChunks<T, CompiledCorrelation<T>>>{{plan, {plan}, g, x}, plan.nnz}.run(values, work, threads_for(plan, work));
 }
 
 }  // namespace

@@ -1,0 +1,152 @@
+// Generated code on contiguous images where they lie, see ../README.md. float32, AVX-512.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+
+#include "../generated.h"
+#include "kernels.h"
+#include "scratch.h"
+
+namespace sparsemeta::SPARSEMETA_ISA {
+
+constexpr std::int64_t lanes16 = 16;
+
+// Whether rows and columns of a view make one contiguous plane for each channel.
+inline bool has_planes(const View& v, const Plane& p) { return (p.width == 1 || v.column == 1) && (p.height == 1 || v.row == p.width); }
+
+// Whether its images are such planes one after another, and each starts at a whole vector.
+inline bool is_in_place(const View& v, const Plane& p, const Work& work) {
+  const auto size = p.channels * p.height * p.width;
+  return v.data % 64 == 0 && has_planes(v, p) && (p.channels == 1 || v.channel == p.height * p.width) && (work.images == 1 || (v.image >= size && v.image % lanes16 == 0)) &&
+         (work.tasks == 1 || v.task % lanes16 == 0);
+}
+
+// The first and the last channels of a batch, copied to where a shifted vector may read past them.
+class Edges {
+ public:
+  Edges(const InPlace& p, std::int64_t channels, Buffer<float>& buffer)
+      : slack_((p.reach + 3 * lanes16) / lanes16 * lanes16 + lanes16), size_(channels * p.plane), reach_(std::min(size_, p.edge(channels) * p.plane + slack_)) {
+    start_ = (size_ - reach_) / lanes16 * lanes16;
+    const auto room = slack_ + (reach_ + 2 * lanes16) / lanes16 * lanes16 + slack_;
+    first_ = buffer.get(2 * room) + slack_;
+    last_ = first_ + room - start_;
+    std::fill_n(first_ - slack_, 2 * room, 0.0f);
+  }
+
+  void copy(const float* first_image, const float* last_image) {
+    std::copy_n(first_image, reach_, first_);
+    std::copy_n(last_image + start_, size_ - start_, last_ + start_);
+  }
+
+  const float* first() const { return first_; }
+  const float* last() const { return last_; }
+
+ private:
+  std::int64_t slack_, size_, reach_, start_;
+  float *first_, *last_;  // where the image would start
+};
+
+// The forward, or with the transposed code and masks the input gradient.
+struct InPlaceProduct {
+  const InPlace& place;
+  const GeneratedProduct& code;
+  const std::vector<std::uint16_t>& masks;
+  const std::int64_t channels_in;
+  View in, out;
+  Rows values, bias;
+
+  const float* image(std::int64_t t, std::int64_t n) const { return reinterpret_cast<const float*>(in.data) + t * in.task + n * in.image; }
+
+  // Vectors [begin, end) of the images of task t, one part of the code after another.
+  void tile(std::int64_t t, std::int64_t begin, std::int64_t end, std::int64_t images, std::int64_t first_part, std::int64_t last_part,
+            const float* kept, const Edges& edges) const {
+    float* y = reinterpret_cast<float*>(out.data) + t * out.task;
+    const float* offset = bias.data ? reinterpret_cast<const float*>(bias.data) + t * bias.task : nullptr;
+    for (auto part = first_part; part < last_part; ++part)
+      for (auto at = begin; at < end;) {
+        const auto n = at / place.vectors, v = at % place.vectors, count = std::min(place.vectors - v, end - at);
+        const auto skip = v * lanes16;
+        const float* x = image(t, n) + skip;
+        const auto ahead = at + (end - begin);
+        code.run(part, {x, n == 0 ? edges.first() + skip : x, n == images - 1 ? edges.last() + skip : x, kept, y + n * out.image + skip,
+                        masks.data() + v * place.mask_row, offset, image(t, ahead / place.vectors) + ahead % place.vectors * lanes16,
+                        y + n * out.image + skip, count});
+        at += count;
+      }
+  }
+
+  const float* sorted_values(std::int64_t t) const {
+    const auto& source = code.source();
+    float* kept = Scratch<float>::mine().values.get(static_cast<std::int64_t>(source.size()) + 1);
+    const float* given = reinterpret_cast<const float*>(values.data) + t * values.task;
+    for (std::size_t j = 0; j < source.size(); ++j) kept[j] = given[source[j]];
+    return kept;
+  }
+
+  // Threads share the positions; of a pattern whose code is far larger than the caches they share the code.
+  void run(const Work& work, int threads) const {
+    const auto each = work.images * place.vectors, all = work.tasks * each;
+    const bool by_code = work.tasks < threads && code.groups() >= 8 * threads;
+#pragma omp parallel num_threads(threads)
+    {
+      const auto me = omp_get_thread_num(), team = omp_get_num_threads();
+      const auto begin = by_code ? 0 : all * me / team, end = by_code ? all : all * (me + 1) / team;
+      const auto first = by_code ? code.group_begin(code.groups() * me / team) : 0;
+      const auto last = by_code ? code.group_begin(code.groups() * (me + 1) / team) : code.parts();
+      Edges edges(place, channels_in, Scratch<float>::mine().other);
+      const float* kept = nullptr;
+      for (std::int64_t at = begin, task = -1; at < end;) {
+        const auto t = at / each, stop = std::min(end, (t + 1) * each);
+        if (t != task) kept = sorted_values(task = t), edges.copy(image(t, 0), image(t, work.images - 1));
+        const auto tiles = (stop - at + code.tile_vectors() - 1) / code.tile_vectors();
+        const auto next = at + (stop - at + tiles - 1) / tiles;
+        tile(t, at - t * each, next - t * each, work.images, first, last, kept, edges);
+        at = next;
+      }
+    }
+  }
+};
+
+// Tiles of the weight gradient: x where it lies, the lines of g side by side.
+struct InPlaceTiles {
+  const ConvPlan& plan;
+  const GeneratedCorrelation& code;
+  View g, x;
+
+  const std::vector<std::int32_t>& source() const { return code.source(); }
+  std::int64_t count(const Work& work, std::int64_t) const { return work.images * tiles(); }
+
+  // sums[nnz][16] += tile c of task t.
+  void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t, float* sums) const {
+    const auto& place = plan.in_place;
+    const auto n = c / tiles(), i = c % tiles(), begin = place.vectors * i / tiles(), vectors = place.vectors * (i + 1) / tiles() - begin;
+    auto& scratch = Scratch<float>::mine();
+    float* held = scratch.packed.get(plan.y.channels * pitch());
+    const auto skip = begin * lanes16, elements = std::min(vectors * lanes16, place.plane - skip);
+    for (std::int64_t o = 0; o < plan.y.channels; ++o) {
+      const float* from = reinterpret_cast<const float*>(g.data) + t * g.task + n * g.image + o * g.channel + skip;
+      float* to = held + o * pitch();
+      for (std::int64_t k = 0; k < elements; k += lanes16) {
+        __builtin_prefetch(from + 2 * g.channel + k, 0, 2);
+        Simd<float>::store(to + k, Simd<float>::load_masked(from + k, Simd<float>::first(elements - k)));
+      }
+    }
+    const float* image = reinterpret_cast<const float*>(x.data) + t * x.task + n * x.image;
+    CorrelationOperands operands{image + skip, image + skip, image + skip, held, sums, place.masks.data() + begin * place.mask_row, vectors};
+    if (n == 0 || n == work.images - 1) {
+      Edges edges(place, plan.x.channels, scratch.other);
+      edges.copy(image, image);
+      if (n == 0) operands.first = edges.first() + skip;
+      if (n == work.images - 1) operands.last = edges.last() + skip;
+    }
+    code.run(0, operands);
+  }
+
+  static std::int64_t pitch(std::int64_t vectors) { return (vectors + 1) * lanes16; }
+  static std::int64_t pitch() { return pitch(GeneratedCorrelation::most_vectors); }
+  std::int64_t tiles() const { return (plan.in_place.vectors + GeneratedCorrelation::most_vectors - 1) / GeneratedCorrelation::most_vectors; }
+};
+
+}  // namespace sparsemeta::SPARSEMETA_ISA
