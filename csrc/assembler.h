@@ -44,8 +44,6 @@ class Assembler {
   void lea(Register to, Memory m) { bytes({0x48 | (to >> 3) << 2 | m.base >> 3, 0x8d, 0x80 | (to & 7) << 3 | (m.base & 7)}), word(m.bytes); }
   void load(Register to, Memory m) { bytes({0x48 | (to >> 3) << 2 | m.base >> 3, 0x8b, 0x80 | (to & 7) << 3 | (m.base & 7)}), word(m.bytes); }
   void add(Memory m, std::int64_t n) { bytes({0x48 | m.base >> 3, 0x81, 0x80 | (m.base & 7)}), word(m.bytes), word(n); }
-  void subtract(Memory m, Register r) { bytes({0x48 | (r >> 3) << 2 | m.base >> 3, 0x29, 0x80 | (r & 7) << 3 | (m.base & 7)}), word(m.bytes); }
-  void shift_left(Register r, int bits) { bytes({0x48 | r >> 3, 0xc1, 0xe0 | (r & 7), bits}); }
   void push(Register r) { bytes({0x50 | r}); }  // below r8
   void pop(Register r) { bytes({0x58 | r}); }
   void add(Register to, std::int64_t n) { bytes({0x48 | to >> 3, 0x81, 0xc0 | (to & 7)}), word(n); }

@@ -177,7 +177,7 @@ ConvPlan::ConvPlan(const ConvShape& s, const std::int64_t* index, std::int64_t n
   make_index(forward, entries, x.lines(), out_channels, 0, halo, block, machine, x, y);
   make_index(input_grad, transposed, out_channels, x.lines(), round_up(halo, alignment), halo, block, machine, y, x);
   const auto fits = machine.second_level_bytes / 2 / (out_channels * element_bytes) / machine.tile * machine.tile;
-  grad_capacity = std::min(forward.capacity, std::max(fits, machine.tile));
+  grad_capacity = std::min(forward.capacity, std::max(fits, 2 * machine.tile));
   grad_pitch = odd_pitch(grad_capacity);
   generate = machine.generate;
   if (generate) make_in_place(in_place, s, h, w, index, nnz);

@@ -267,14 +267,14 @@ GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const La
   Assembler a;
   Weights w = weights.begin(), none = weights.end();
   for (std::int64_t block = 0; block * block_lines < layout.lines_in; ++block) {
-    parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
-    a.load(rdx, operand(offsetof(O, sums)));
-    std::int64_t done = 0;
+    block_begin_.push_back(static_cast<std::int64_t>(parts_.size()));
     while (w != none && w->line / block_lines == block) {
+      parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
       auto end = w;
-      while (end != none && end - w < most_sums && end->line / block_lines == block) ++end;
+      while (end != none && end - w < most_weights && end->line / block_lines == block) ++end;
       const int n = static_cast<int>(end - w);
-      for (int i = 0; i < n; ++i) a.load(i, {rdx, (done + i) * vector_bytes});
+      a.load(rdx, operand(offsetof(O, sums)));
+      for (int i = 0; i < n; ++i) a.load(i, {rdx, i * vector_bytes});
       a.load(rax, operand(offsetof(O, x)));
       a.load(rsi, operand(offsetof(O, g)));
       a.load(r11, operand(offsetof(O, masks)));
@@ -299,16 +299,12 @@ GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const La
         for (auto offset : {offsetof(O, first), offsetof(O, last)}) a.add(operand(offset), vector_bytes);
       a.decrement(rcx);
       a.jump_if_not_zero(loop);
-      if (layout.edge) {  // back to the first vector
-        a.load(rcx, operand(offsetof(O, vectors)));
-        a.shift_left(rcx, 6);
-        for (auto offset : {offsetof(O, first), offsetof(O, last)}) a.subtract(operand(offset), rcx);
-      }
-      for (int i = 0; i < n; ++i) a.store({rdx, (done + i) * vector_bytes}, i);
-      done += n;
+      for (int i = 0; i < n; ++i) a.store({rdx, i * vector_bytes}, i);
+      a.ret();
     }
-    a.ret();
   }
+  block_begin_.push_back(static_cast<std::int64_t>(parts_.size()));
+  parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
   code_ = std::make_unique<Code>(a.code());
 }
 

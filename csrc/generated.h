@@ -73,24 +73,27 @@ struct CorrelationOperands {
   std::int64_t vectors;
 };
 
-// sums[j][0 .. 16) += <g line, shifted x line> lane by lane, for the weights of one block of input lines.
+// sums[j][0 .. 16) += <g line, shifted x line> lane by lane, for at most `most_weights` weights of each part.
 class GeneratedCorrelation {
  public:
   static constexpr std::int64_t most_vectors = 32;  // of a tile: long, because every tile loads and stores the sums
+  static constexpr std::int64_t most_weights = 28;
 
   GeneratedCorrelation(std::vector<Weight> weights, const Layout& layout, std::int64_t block_lines);
 
   bool ready() const { return code_ && code_->entry(); }
   const std::vector<std::int32_t>& source() const { return source_; }
+  std::int64_t block_begin(std::int64_t block) const { return block_begin_[static_cast<std::size_t>(block)]; }  // in parts
+  std::int64_t begin(std::int64_t part) const { return parts_[static_cast<std::size_t>(part)].values; }         // in weights
+  std::int64_t parts() const { return static_cast<std::int64_t>(parts_.size()) - 1; }
 
-  void run(std::int64_t block, CorrelationOperands operands) const {
-    const auto& part = parts_[static_cast<std::size_t>(block)];
-    operands.sums += part.values * 16;
-    reinterpret_cast<void (*)(CorrelationOperands*)>(code_->entry() + part.entry)(&operands);
+  void run(std::int64_t part, CorrelationOperands operands) const {
+    reinterpret_cast<void (*)(CorrelationOperands*)>(code_->entry() + parts_[static_cast<std::size_t>(part)].entry)(&operands);
   }
 
  private:
-  std::vector<Part> parts_;
+  std::vector<Part> parts_;  // and where the last one ends
+  std::vector<std::int64_t> block_begin_;
   std::vector<std::int32_t> source_;
   std::unique_ptr<Code> code_;
 };

@@ -7,6 +7,7 @@
 
 #include "../generated.h"
 #include "kernels.h"
+#include "lane_sums.h"
 #include "scratch.h"
 
 namespace sparsemeta::SPARSEMETA_ISA {
@@ -118,8 +119,8 @@ struct InPlaceTiles {
   const std::vector<std::int32_t>& source() const { return code.source(); }
   std::int64_t count(const Work& work, std::int64_t) const { return work.images * tiles(); }
 
-  // sums[nnz][16] += tile c of task t.
-  void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t, float* sums) const {
+  // sums += tile c of task t.
+  void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t, const LaneSums<float>& sums) const {
     const auto& place = plan.in_place;
     const auto n = c / tiles(), i = c % tiles(), begin = place.vectors * i / tiles(), vectors = place.vectors * (i + 1) / tiles() - begin;
     auto& scratch = Scratch<float>::mine();
@@ -134,14 +135,14 @@ struct InPlaceTiles {
       }
     }
     const float* image = reinterpret_cast<const float*>(x.data) + t * x.task + n * x.image;
-    CorrelationOperands operands{image + skip, image + skip, image + skip, held, sums, place.masks.data() + begin * place.mask_row, vectors};
+    CorrelationOperands operands{image + skip, image + skip, image + skip, held, nullptr, place.masks.data() + begin * place.mask_row, vectors};
     if (n == 0 || n == work.images - 1) {
       Edges edges(place, plan.x.channels, scratch.other);
       edges.copy(image, image);
       if (n == 0) operands.first = edges.first() + skip;
       if (n == work.images - 1) operands.last = edges.last() + skip;
     }
-    code.run(0, operands);
+    sums.add(code, 0, code.parts(), operands);
   }
 
   static std::int64_t pitch(std::int64_t vectors) { return (vectors + 1) * lanes16; }

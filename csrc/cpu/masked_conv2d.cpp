@@ -6,6 +6,7 @@
 #include "../generated.h"
 #include "in_place.h"
 #include "kernels.h"
+#include "lane_sums.h"
 #include "lines.h"
 #include "scratch.h"
 #include "simd.h"
@@ -200,8 +201,8 @@ struct CompiledCorrelation {
 
   std::int64_t tile() const { return tile_vectors; }
   const std::vector<std::int32_t>& source() const { return plan.forward.source; }
-  void run(std::int64_t block, const T* x, const T* g, T* sums, int vectors) const {
-    with_size<tile_vectors>(vectors, [&](auto n) { correlate<T, n>(plan.forward, block, x, g, plan.grad_pitch, sums); });
+  void run(std::int64_t block, const T* x, const T* g, const LaneSums<T>& sums, int vectors) const {
+    with_size<tile_vectors>(vectors, [&](auto n) { correlate<T, n>(plan.forward, block, x, g, plan.grad_pitch, sums.data()); });
   }
 };
 
@@ -210,8 +211,8 @@ struct GeneratedSums {
 
   std::int64_t tile() const { return GeneratedCorrelation::most_vectors; }
   const std::vector<std::int32_t>& source() const { return correlation.source(); }
-  void run(std::int64_t block, const float* x, const float* g, float* sums, int vectors) const {
-    correlation.run(block, {x, x, x, g, sums, nullptr, vectors});
+  void run(std::int64_t block, const float* x, const float* g, const LaneSums<float>& sums, int vectors) const {
+    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, vectors});
   }
 };
 
@@ -227,7 +228,7 @@ struct PackedChunks {
   Chunks chunks(const Work& work, std::int64_t parts) const { return {positions(plan, work), plan.grad_capacity, S::lanes, parts}; }
   std::int64_t count(const Work& work, std::int64_t parts) const { return chunks(work, parts).count; }
 
-  void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t parts, T* sums) const {
+  void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t parts, const LaneSums<T>& sums) const {
     const Index& index = plan.forward;
     const auto span = chunks(work, parts).span;
     const Chunk chunk{c * span, span, work.images};
@@ -250,24 +251,16 @@ struct PackedChunks {
 // The weight gradient: one inner product of a line of g with a shifted line of x for each weight.
 template <class T, class Pieces>
 struct Correlation {
-  using S = Simd<T>;
   const Pieces pieces;
   std::int64_t nnz;
+  bool all_lanes;
 
-  // Part `part` of `parts` of one task's pieces, summed over lanes into out[nnz].
+  // Part `part` of `parts` of one task's pieces.
   void sum_pieces(std::int64_t t, std::int64_t part, std::int64_t parts, const Work& work, T* out) const {
-    T* sums = Scratch<T>::mine().sums.get((nnz + S::lanes) * S::lanes);
-    std::fill_n(sums, (nnz + S::lanes) * S::lanes, T{0});
+    const LaneSums<T> sums(nnz, all_lanes, Scratch<T>::mine().sums);
     const auto count = pieces.count(work, parts);
     for (auto c = count * part / parts; c < count * (part + 1) / parts; ++c) pieces.add(c, t, work, parts, sums);
-    const auto* source = pieces.source().data();
-    for (std::int64_t j = 0; j < nnz; j += S::lanes) {
-      typename S::vec r[S::lanes];
-      for (int i = 0; i < S::lanes; ++i) r[i] = S::load(sums + (j + i) * S::lanes);
-      S::transpose(r);
-      for (int i = 1; i < S::lanes; ++i) r[0] += r[i];
-      for (std::int64_t i = 0; i < std::min<std::int64_t>(S::lanes, nnz - j); ++i) out[source[j + i]] = r[0][i];
-    }
+    sums.scatter(pieces.source(), out);
   }
 
   // Parts are added in order, so that the same threads give the same bits.
@@ -326,7 +319,7 @@ bool generated_weight_grad(const ConvPlan& plan, View g, View x, Rows values, co
         const Layout layout{plan.x.channels, plan.y.channels, place.plane, InPlaceTiles::pitch(GeneratedCorrelation::most_vectors), place.mask_row, place.edge(plan.x.channels), 0, 0};
         return std::make_shared<const GeneratedCorrelation>(place.weights, layout, plan.x.channels);
       });
-      if (code.ready()) Correlation<T, InPlaceTiles>{{plan, code, g, x}, plan.nnz}.run(values, work, threads);
+      if (code.ready()) Correlation<T, InPlaceTiles>{{plan, code, g, x}, plan.nnz, LaneSums<T>::fit(plan.nnz)}.run(values, work, threads);
       return code.ready();
     }
     const auto& code = plan.generated.get([&] {
@@ -334,7 +327,7 @@ bool generated_weight_grad(const ConvPlan& plan, View g, View x, Rows values, co
       const Layout layout{index.lines_in, index.lines_out, index.pitch, plan.grad_pitch, 0, 0, 0, 0};
       return std::make_shared<const GeneratedCorrelation>(packed_weights(index), layout, index.block_lines);
     });
-    if (code.ready()) Correlation<T, PackedChunks<T, GeneratedSums>>{{plan, {code}, g, x}, plan.nnz}.run(values, work, threads);
+    if (code.ready()) Correlation<T, PackedChunks<T, GeneratedSums>>{{plan, {code}, g, x}, plan.nnz, LaneSums<T>::fit(plan.nnz)}.run(values, work, threads);
     return code.ready();
   }
   return false;
@@ -363,7 +356,7 @@ void input_grad(const ConvPlan& plan, View g, Rows values, View x, const Work& w
 template <class T>
 void weight_grad(const ConvPlan& plan, View g, View x, Rows values, const Work& work) {
   if (generated_weight_grad<T>(plan, g, x, values, work)) return;
-  Correlation<T, PackedChunks<T, CompiledCorrelation<T>>>{{plan, {plan}, g, x}, plan.nnz}.run(values, work, threads_for(plan, work));
+  Correlation<T, PackedChunks<T, CompiledCorrelation<T>>>{{plan, {plan}, g, x}, plan.nnz, true}.run(values, work, threads_for(plan, work));
 }
 
 }  // namespace

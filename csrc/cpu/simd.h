@@ -67,6 +67,9 @@ struct Simd {
   // r[i][j] <-> r[j][i], by swapping ever larger halves.
   static void transpose(vec* r) { swap_halves<1>(r); }
 
+  // Lane i of r[0] becomes the sum of r[i].
+  static void sum_lanes(vec* r) { add_halves<1>(r); }
+
   static vec shuffle(vec a, vec b, ivec from) {
 #if defined(__clang__)
     vec v;
@@ -78,25 +81,41 @@ struct Simd {
   }
 
  private:
+  struct Pair {
+    vec low, high;
+  };
+
   static ivec spread(std::uint32_t mask) {
     ivec bit;
     for (int i = 0; i < lanes; ++i) bit[i] = integer{1} << i;
     return (bit & static_cast<integer>(mask)) != 0;
   }
+  // Of two vectors, each the lanes i with i & step of both, in two vectors.
   template <int step>
-  static void swap_halves(vec* r) {
+  static Pair halves(vec a, vec b) {
     ivec low, high;
     for (int i = 0; i < lanes; ++i) {
       low[i] = i & step ? i - step + lanes : i;
       high[i] = i & step ? i + lanes : i + step;
     }
+    return {shuffle(a, b, low), shuffle(a, b, high)};
+  }
+  template <int step>
+  static void swap_halves(vec* r) {
     for (int i = 0; i < lanes; ++i) {
       if (i & step) continue;
-      const vec a = r[i], b = r[i + step];
-      r[i] = shuffle(a, b, low);
-      r[i + step] = shuffle(a, b, high);
+      const auto [low, high] = halves<step>(r[i], r[i + step]);
+      r[i] = low, r[i + step] = high;
     }
     if constexpr (2 * step < lanes) swap_halves<2 * step>(r);
+  }
+  template <int step>
+  static void add_halves(vec* r) {
+    for (int i = 0; i < lanes; i += 2 * step) {
+      const auto [low, high] = halves<step>(r[i], r[i + step]);
+      r[i] = low + high;
+    }
+    if constexpr (2 * step < lanes) add_halves<2 * step>(r);
   }
 };
 
