@@ -273,7 +273,7 @@ GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const La
       auto end = w;
       while (end != none && end - w < most_weights && end->line / block_lines == block) ++end;
       const int n = static_cast<int>(end - w);
-      a.load(rdx, operand(offsetof(O, sums)));
+      a.load(rdx, operand(offsetof(O, before)));
       for (int i = 0; i < n; ++i) a.load(i, {rdx, i * vector_bytes});
       a.load(rax, operand(offsetof(O, x)));
       a.load(rsi, operand(offsetof(O, g)));
@@ -299,6 +299,7 @@ GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const La
         for (auto offset : {offsetof(O, first), offsetof(O, last)}) a.add(operand(offset), vector_bytes);
       a.decrement(rcx);
       a.jump_if_not_zero(loop);
+      a.load(rdx, operand(offsetof(O, sums)));
       for (int i = 0; i < n; ++i) a.store({rdx, i * vector_bytes}, i);
       a.ret();
     }

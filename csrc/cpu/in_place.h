@@ -135,7 +135,7 @@ struct InPlaceTiles {
       }
     }
     const float* image = reinterpret_cast<const float*>(x.data) + t * x.task + n * x.image;
-    CorrelationOperands operands{image + skip, image + skip, image + skip, held, nullptr, place.masks.data() + begin * place.mask_row, vectors};
+    CorrelationOperands operands{image + skip, image + skip, image + skip, held, nullptr, nullptr, place.masks.data() + begin * place.mask_row, vectors};
     if (n == 0 || n == work.images - 1) {
       Edges edges(place, plan.x.channels, scratch.other);
       edges.copy(image, image);

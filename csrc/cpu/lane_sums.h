@@ -28,7 +28,7 @@ class LaneSums {
   void add(const GeneratedCorrelation& code, std::int64_t begin, std::int64_t end, const CorrelationOperands& tile) const {
     for (auto part = begin; part < end; ++part) {
       auto operands = tile;
-      operands.sums = sums_ + code.begin(part) * S::lanes;
+      operands.before = operands.sums = sums_ + code.begin(part) * S::lanes;
       if (all_lanes_) code.run(part, operands);
       else add_total(code, part, operands);
     }
@@ -43,8 +43,9 @@ class LaneSums {
 
  private:
   void add_total(const GeneratedCorrelation& code, std::int64_t part, CorrelationOperands operands) const {
-    alignas(vector_bytes) float lanes[2 * S::lanes * S::lanes] = {};
-    operands.sums = lanes;
+    alignas(vector_bytes) static const float zeros[2 * S::lanes * S::lanes] = {};
+    alignas(vector_bytes) float lanes[2 * S::lanes * S::lanes];
+    operands.before = zeros, operands.sums = lanes;
     code.run(part, operands);
     const auto begin = code.begin(part), end = code.begin(part + 1);
     for (auto j = begin; j < end; j += S::lanes) {

@@ -212,7 +212,7 @@ struct GeneratedSums {
   std::int64_t tile() const { return GeneratedCorrelation::most_vectors; }
   const std::vector<std::int32_t>& source() const { return correlation.source(); }
   void run(std::int64_t block, const float* x, const float* g, const LaneSums<float>& sums, int vectors) const {
-    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, vectors});
+    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, nullptr, vectors});
   }
 };
 
