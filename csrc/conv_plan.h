@@ -84,8 +84,11 @@ struct InPlace {
   Lazy<GeneratedProduct> forward, input_grad;
   Lazy<GeneratedCorrelation> weight_grad;
 
-  // Channels at either end of an image from which a shifted vector can reach out of the image.
-  std::int64_t edge(std::int64_t channels) const { return std::min(channels, (reach + 16 + plane - 1) / plane); }
+  // Channels at either end of an image from which a shifted vector can reach out of the image; all, where the ends meet.
+  std::int64_t edge(std::int64_t channels) const {
+    const auto ends = (reach + 16 + plane - 1) / plane;
+    return 2 * ends < channels ? ends : channels;
+  }
 };
 
 struct ConvShape {

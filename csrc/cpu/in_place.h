@@ -41,8 +41,14 @@ class Edges {
     std::copy_n(last_image + start_, size_ - start_, last_ + start_);
   }
 
-  const float* first() const { return first_; }
-  const float* last() const { return last_; }
+  // Where an image's first and last channels are to be read, `x` into it.
+  const float* first(const float* x, std::int64_t skip, std::int64_t n, std::int64_t images) const {
+    const bool behind = n == images - 1 && reach_ == size_;  // the ends meet: no channel counts as one of the last
+    return n == 0 ? first_ + skip : behind ? last_ + skip : x;
+  }
+  const float* last(const float* x, std::int64_t skip, std::int64_t n, std::int64_t images) const {
+    return n == images - 1 ? last_ + skip : x;
+  }
 
  private:
   std::int64_t slack_, size_, reach_, start_;
@@ -71,7 +77,7 @@ struct InPlaceProduct {
         const auto skip = v * lanes16;
         const float* x = image(t, n) + skip;
         const auto ahead = at + (end - begin);
-        code.run(part, {x, n == 0 ? edges.first() + skip : x, n == images - 1 ? edges.last() + skip : x, kept, y + n * out.image + skip,
+        code.run(part, {x, edges.first(x, skip, n, images), edges.last(x, skip, n, images), kept, y + n * out.image + skip,
                         masks.data() + v * place.mask_row, offset, image(t, ahead / place.vectors) + ahead % place.vectors * lanes16,
                         y + n * out.image + skip, count});
         at += count;
@@ -134,13 +140,13 @@ struct InPlaceTiles {
         Simd<float>::store(to + k, Simd<float>::load_masked(from + k, Simd<float>::first(elements - k)));
       }
     }
-    const float* image = reinterpret_cast<const float*>(x.data) + t * x.task + n * x.image;
-    CorrelationOperands operands{image + skip, image + skip, image + skip, held, nullptr, nullptr, place.masks.data() + begin * place.mask_row, vectors};
+    const float *image = reinterpret_cast<const float*>(x.data) + t * x.task + n * x.image, *from = image + skip;
+    CorrelationOperands operands{from, from, from, held, nullptr, nullptr, place.masks.data() + begin * place.mask_row, vectors};
     if (n == 0 || n == work.images - 1) {
       Edges edges(place, plan.x.channels, scratch.other);
       edges.copy(image, image);
-      if (n == 0) operands.first = edges.first() + skip;
-      if (n == work.images - 1) operands.last = edges.last() + skip;
+      operands.first = edges.first(from, skip, n, work.images);
+      operands.last = edges.last(from, skip, n, work.images);
     }
     sums.add(code, 0, code.parts(), operands);
   }
