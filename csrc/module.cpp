@@ -23,12 +23,13 @@ struct Kernels {
   decltype(&baseline::norm_act_pool) norm_act_pool;
   decltype(&baseline::norm_act_pool_grad) norm_act_pool_grad;
   decltype(&baseline::norm_act_pool_grad_grad) norm_act_pool_grad_grad;
+  decltype(&baseline::run_chain) run_chain;
 };
 
 #define SPARSEMETA_ENTRY(isa)                                                                                       \
   Kernels {                                                                                                         \
     #isa, isa::machine, isa::masked_conv2d, isa::masked_conv2d_input_grad, isa::masked_conv2d_weight_grad,           \
-        isa::inner_update, isa::norm_act_pool, isa::norm_act_pool_grad, isa::norm_act_pool_grad_grad                 \
+        isa::inner_update, isa::norm_act_pool, isa::norm_act_pool_grad, isa::norm_act_pool_grad_grad, isa::run_chain \
   }
 
 // Sets this machine can run, best first.
@@ -146,6 +147,27 @@ void norm_act_pool_grad_grad(const Sizes& sizes, double eps, double slope, bool 
                                     {x, weight, 0, 0, mean, rstd, code, g, grad_x, grad_weight, 0}, {v, v_weight, v_bias, grad_g});
 }
 
+using Plan = std::shared_ptr<ConvPlan>;
+// plan, plan with tangents, has a bias, normalises, pool, eps, slope
+using BlockArguments = std::tuple<Plan, Plan, bool, bool, std::int64_t, double, double>;
+
+std::unique_ptr<Chain> make_chain(const std::vector<BlockArguments>& given, Address head, std::int64_t kept, std::int64_t features,
+                                  std::int64_t ways, bool head_bias, bool f64) {
+  std::vector<ChainBlock> blocks;
+  for (const auto& [plan, dual, bias, normalises, pool, eps, slope] : given)
+    blocks.push_back({plan, dual, bias, normalises, pool, eps, slope});
+  const auto* index = reinterpret_cast<const std::int64_t*>(head);
+  return std::make_unique<Chain>(std::move(blocks), ChainHead{{index, index + kept}, features, ways, head_bias}, f64);
+}
+
+// sizes: tasks, supports, queries, steps; order: 0 for no gradient
+void run_chain(Chain& chain, const std::array<std::int64_t, 4>& sizes, int order, int threads, const std::array<Address, 6>& inputs,
+               const std::array<Address, 4>& outputs) {
+  const std::lock_guard<std::mutex> lock(chain.busy);
+  kernels().run_chain(chain, {sizes[0], sizes[1], sizes[2], sizes[3], static_cast<Order>(order), threads, inputs[0], inputs[1], inputs[2],
+                              inputs[3], inputs[4], inputs[5], outputs[0], outputs[1], outputs[2], outputs[3]});
+}
+
 }  // namespace
 }  // namespace sparsemeta
 
@@ -160,7 +182,12 @@ PYBIND11_MODULE(_C, m) {
   m.def("norm_act_pool", &sparsemeta::norm_act_pool, unlocked());
   m.def("norm_act_pool_grad", &sparsemeta::norm_act_pool_grad, unlocked());
   m.def("norm_act_pool_grad_grad", &sparsemeta::norm_act_pool_grad_grad, unlocked());
-  py::class_<ConvPlan>(m, "ConvPlan")
+  py::class_<Chain>(m, "Chain")
+      .def(py::init(&make_chain))
+      .def("run", &run_chain, unlocked())
+      .def("arena_bytes", &Chain::arena_bytes)
+      .def_readonly("parameters", &Chain::parameters);
+  py::class_<ConvPlan, std::shared_ptr<ConvPlan>>(m, "ConvPlan")
       .def(py::init(&make_plan))
       .def("forward", &forward, unlocked())
       .def("input_grad", &input_grad, unlocked())

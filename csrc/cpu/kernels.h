@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../chain.h"
 #include "../conv_plan.h"
 
 namespace sparsemeta {
@@ -54,6 +55,7 @@ struct NormCotangents {
   void norm_act_pool(const NormShape&, const NormTensors&);                                                            \
   void norm_act_pool_grad(const NormShape&, const NormTensors&);                                                       \
   void norm_act_pool_grad_grad(const NormShape&, const NormTensors&, const NormCotangents&);                           \
+  void run_chain(Chain&, const ChainCall&);                                                                            \
   }
 
 SPARSEMETA_KERNELS(baseline)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from .. import _build
+from ..pattern import Pattern
 
 
 def _load() -> ModuleType | None:
@@ -183,3 +185,46 @@ def _plain(t: Tensor) -> Tensor:
 
 def _addresses(*tensors: Tensor) -> list[int]:
     return [t.data_ptr() for t in tensors]
+
+
+def chain(blocks, head, sizes: list[tuple[int, int]], dtype: torch.dtype):
+    """The extension's object for an `ops.conv_chain.ConvChain`; `sizes` are those at the entry of every block."""
+    arguments = [
+        (_plan(block.conv, *size), _plan(_dual(block.conv, first=not i), *size), block.bias, block.normalises,
+         block.pool, block.eps, block.slope)
+        for i, (block, size) in enumerate(zip(blocks, sizes, strict=True))
+    ]  # fmt: skip
+    index = head.pattern.index
+    ways, features = head.pattern.shape
+    f64 = dtype == torch.float64
+    return extension().Chain(arguments, index.data_ptr(), index.numel(), features, ways, head.bias, f64)
+
+
+def run_chain(built, tensors: list[Tensor], ways: int, steps: int, order: int) -> tuple[Tensor | None, ...]:
+    """`ConvChain.run` on contiguous operands: results float64 `[T, 2]`, gradient, adapted parameters and logits."""
+    theta, _, support, _, query, _ = tensors
+    tasks, supports, queries = *support.shape[:2], query.shape[1]
+    results = torch.empty(tasks, 2, dtype=torch.float64)
+    gradient = torch.empty_like(theta) if order else None
+    adapted, logits = theta.new_empty(tasks, len(theta)), theta.new_empty(tasks, queries, ways)
+    outputs = [0 if t is None else t.data_ptr() for t in (results, gradient, adapted, logits)]
+    built.run((tasks, supports, queries, steps), order, torch.get_num_threads(), _addresses(*tensors), outputs)
+    return results, gradient, adapted, logits
+
+
+def _dual(conv, first: bool):
+    """The convolution of a value and its tangent, `[x, dx]` to `[y, dy]`: weight `[[w, 0], [dw, w]]`.
+
+    Images have no tangent: in the first block it is `[[w], [dw]]`, of x alone.
+    """
+    return replace(conv, pattern=conv.pattern.cached(("dual", first), lambda: _dual_pattern(conv.pattern, first)))
+
+
+def _dual_pattern(pattern: Pattern, first: bool) -> Pattern:
+    outputs, inputs, *kernel = pattern.shape
+    row = inputs * torch.Size(kernel).numel()
+    shape = (2 * outputs, inputs if first else 2 * inputs, *kernel)
+    wide = row * shape[1] // inputs
+    value = pattern.index // row * wide + pattern.index % row
+    parts = [value, value + outputs * wide] + ([] if first else [value + outputs * wide + row])
+    return Pattern(shape, (1, 1, 1, 1), torch.cat(parts))

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .chain import choose
 from .config import TrainConfig
 from .maml import MAML
-from .meta_step import accuracy, adapted, placed
+from .meta_step import accuracy, adapted, check_tasks, placed
 from .seeds import seeded
 
 
@@ -61,14 +62,19 @@ def evaluate(model: nn.Module, sampler: Any, config: TrainConfig, tasks: int = 6
     learner = MAML(model, lr=config.inner_lr, first_order=True, bn_mode=config.bn_mode)
     steps = config.eval_inner_steps or config.inner_steps
     with untouched(model, sampler, config.seed):
-        rows = [
-            judged(learner, *task, steps)
-            for start in range(0, tasks, config.meta_batch)
-            for task in placed(sampler.sample(min(config.meta_batch, tasks - start)), learner, config)
-        ]
-    losses, accuracies = torch.stack(rows).double().unbind(1)
+        sizes = [min(config.meta_batch, tasks - start) for start in range(0, tasks, config.meta_batch)]
+        rows = [judgements(learner, sampler.sample(size), config, steps) for size in sizes]
+    losses, accuracies = torch.cat(rows).double().unbind(1)
     interval = 1.96 * accuracies.std().item() / math.sqrt(tasks)
     return Evaluation(accuracies.mean().item(), interval, tasks, losses.mean().item(), config.bn_mode)
+
+
+def judgements(learner: MAML, tasks: Any, config: TrainConfig, steps: int) -> Tensor:
+    """Query loss and accuracy ``[T, 2]`` on each task."""
+    check_tasks(tasks, config)
+    if chain := choose(learner, tasks, config):
+        return chain.judged(learner, tasks, steps)
+    return torch.stack([judged(learner, *task, steps) for task in placed(tasks, learner, config)])
 
 
 def judged(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .chain import choose
 from .config import TrainConfig
 from .maml import MAML
 
@@ -54,7 +55,19 @@ def meta_step(learner: MAML, tasks: Any, optimizer: torch.optim.Optimizer, confi
         DivergenceError: loss or meta-gradient is not finite; the parameters are still those before the step.
         ValueError: tasks of another shape than ``config`` says.
     """
+    check_tasks(tasks, config)
     optimizer.zero_grad()
+    if chain := choose(learner, tasks, config):
+        results = chain.meta_gradient(learner, tasks, config.inner_steps)
+    else:
+        results = meta_gradient(learner, tasks, config)
+    loss, percent = results.mean(0).tolist()
+    take_step(optimizer, config.clip_norm, loss)
+    return loss, percent
+
+
+def meta_gradient(learner: MAML, tasks: Any, config: TrainConfig) -> Tensor:
+    """Query loss and accuracy ``[T, 2]``; the gradient of the mean loss is added to the parameters' ``.grad``."""
     results = []
     for support_x, support_y, query_x, query_y in placed(tasks, learner, config):
         clone = adapted(learner, support_x, support_y, config.inner_steps)
@@ -62,9 +75,7 @@ def meta_step(learner: MAML, tasks: Any, optimizer: torch.optim.Optimizer, confi
         loss = F.cross_entropy(logits, query_y)
         (loss / len(tasks.support_y)).backward()
         results.append(torch.stack([loss.detach(), accuracy(logits, query_y)]))
-    loss, percent = torch.stack(results).mean(0).tolist()
-    take_step(optimizer, config.clip_norm, loss)
-    return loss, percent
+    return torch.stack(results)
 
 
 def take_step(optimizer: torch.optim.Optimizer, clip_norm: float | None, loss: float) -> None:
@@ -93,8 +104,8 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.detach().argmax(1) == labels).float().mean() * 100
 
 
-def placed(tasks: Any, learner: MAML, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Each task on the learner's device, images in its type and in the memory format of ``config``."""
+def check_tasks(tasks: Any, config: TrainConfig) -> None:
+    """Raise ``ValueError`` unless ``tasks`` have the shape that ``config`` says."""
     expected = config.ways * config.shots, config.ways * config.queries
     got = tasks.support_y.shape[1], tasks.query_y.shape[1]
     if got != expected:
@@ -102,6 +113,10 @@ def placed(tasks: Any, learner: MAML, config: TrainConfig) -> Iterator[tuple[Ten
             f"expected tasks of {expected[0]} support and {expected[1]} query images, ways * shots and ways * queries "
             f"of the config; got {got[0]} and {got[1]}. Give sampler and config the same numbers"
         )
+
+
+def placed(tasks: Any, learner: MAML, config: TrainConfig) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Each task on the learner's device, images in its type and in the memory format of ``config``."""
     like, layout = next(learner.parameters()), config.torch_memory_format
     fields = tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y
     for support_x, support_y, query_x, query_y in zip(*fields, strict=True):

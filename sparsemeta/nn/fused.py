@@ -34,7 +34,7 @@ def fusible(layers: Sequence[nn.Module], x: Tensor | None = None) -> int:
         return 0
     if x is not None and not (x.dim() == 4 and _on_batch_statistics(layers[0])):
         return 0
-    return 3 if len(layers) > 2 and _halves(layers[2]) else 2
+    return 3 if len(layers) > 2 and halves(layers[2]) else 2
 
 
 def fuse(model: nn.Module) -> None:
@@ -71,7 +71,8 @@ def _on_batch_statistics(norm: nn.BatchNorm2d) -> bool:
     return norm.training and not norm.track_running_stats
 
 
-def _halves(pool: nn.Module) -> bool:
+def halves(pool: nn.Module) -> bool:
+    """Whether it is a plain 2x2 max-pooling."""
     wanted = dict(kernel_size=2, stride=2, padding=0, dilation=1, return_indices=False, ceil_mode=False)
     return _plain(pool, nn.MaxPool2d) and all(
         getattr(pool, name) in (value, (value, value)) for name, value in wanted.items()
