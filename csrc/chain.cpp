@@ -4,8 +4,8 @@
 
 namespace sparsemeta {
 
-Chain::Chain(std::vector<ChainBlock> given, ChainHead linear, bool f64)
-    : blocks(std::move(given)), head(std::move(linear)), f64(f64) {
+Chain::Chain(std::vector<ChainBlock> given, FirstBlock images, ChainHead linear, bool f64)
+    : blocks(std::move(given)), first(std::move(images)), head(std::move(linear)), f64(f64) {
   const auto take = [this](std::int64_t n) { return std::exchange(parameters, parameters + n); };
   for (auto& block : blocks) {
     block.values = take(block.conv->nnz);

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "chain_first.h"
 #include "conv_plan.h"
 
 namespace sparsemeta {
@@ -57,9 +58,10 @@ class Arena {
 
 struct Chain {
   // All parameters are one vector: for each block its kept weights, bias, gamma and beta, then those of the head.
-  Chain(std::vector<ChainBlock> blocks, ChainHead head, bool f64);
+  Chain(std::vector<ChainBlock> blocks, FirstBlock first, ChainHead head, bool f64);
 
   std::vector<ChainBlock> blocks;
+  FirstBlock first;
   ChainHead head;
   bool f64;
   std::int64_t parameters = 0;

@@ -151,13 +151,19 @@ using Plan = std::shared_ptr<ConvPlan>;
 // plan, plan with tangents, has a bias, normalises, pool, eps, slope
 using BlockArguments = std::tuple<Plan, Plan, bool, bool, std::int64_t, double, double>;
 
-std::unique_ptr<Chain> make_chain(const std::vector<BlockArguments>& given, Address head, std::int64_t kept, std::int64_t features,
+// index and shape of a convolution, as of ConvPlan
+using ConvArguments = std::tuple<Address, std::int64_t, std::array<std::int64_t, 4>, std::array<std::int64_t, 2>, std::array<std::int64_t, 2>,
+                                 std::array<std::int64_t, 4>, std::array<std::int64_t, 2>, std::int64_t>;
+
+std::unique_ptr<Chain> make_chain(const std::vector<BlockArguments>& given, const ConvArguments& first, Address head, std::int64_t kept, std::int64_t features,
                                   std::int64_t ways, bool head_bias, bool f64) {
   std::vector<ChainBlock> blocks;
   for (const auto& [plan, dual, bias, normalises, pool, eps, slope] : given)
     blocks.push_back({plan, dual, bias, normalises, pool, eps, slope});
+  const auto& [of_first, nnz, weight, input, stride, padding, dilation, groups] = first;
+  const FirstBlock images({weight, input, stride, padding, dilation, groups}, reinterpret_cast<const std::int64_t*>(of_first), nnz, blocks[0].pool);
   const auto* index = reinterpret_cast<const std::int64_t*>(head);
-  return std::make_unique<Chain>(std::move(blocks), ChainHead{{index, index + kept}, features, ways, head_bias}, f64);
+  return std::make_unique<Chain>(std::move(blocks), images, ChainHead{{index, index + kept}, features, ways, head_bias}, f64);
 }
 
 // sizes: tasks, supports, queries, steps; order: 0 for no gradient

@@ -62,6 +62,16 @@ struct Cells {
           S::store_masked(a + row * width + lanes, S::shuffle(e[2 * row], e[2 * row + 1], woven(lanes / 2)), S::first(2 * n - lanes));
       }
   }
+  // The place of the largest element, of equal ones the first, as F.max_pool2d.
+  static ivec choose(const vec (&e)[P * P]) {
+    ivec k{};
+    if constexpr (P == 2) {
+      const vec top = e[1] > e[0] ? e[1] : e[0], low = e[3] > e[2] ? e[3] : e[2];
+      k = e[1] > e[0] ? k + 1 : k;
+      k = low > top ? (e[3] > e[2] ? k * 0 + 3 : k * 0 + 2) : k;
+    }
+    return k;
+  }
   static vec pick(const vec (&e)[P * P], ivec code) {
     if constexpr (P == 1) return e[0];
     else {

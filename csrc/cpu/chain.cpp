@@ -21,6 +21,7 @@ struct Batch {
   const T* images;
   const std::int64_t* labels;
   std::int64_t count;
+  const FirstImages<T>& packed;
 };
 
 // Contiguous images of `plane`, of which the rest of the image (a tangent, or a value) may lie between two.
@@ -33,12 +34,21 @@ View view(const T* data, const Plane& plane, std::int64_t channels) {
 template <class T>
 class Passes {
  public:
-  Passes(const Chain& chain, ChainMemory<T>& memory, int threads) : chain_(chain), m_(memory), threads_(threads) {}
+  Passes(const Chain& chain, ChainMemory<T>& memory, int threads) : chain_(chain), m_(memory), threads_(threads), first_(chain, memory.first, threads) {}
+
+  // What of a batch is the same in every pass.
+  void prepare(const Batch<T>& batch) const {
+    if (chain_.first.fits()) first_.prepare(batch.images, batch.count, batch.packed);
+  }
 
   // Logits of a batch under theta, in memory.logits.
   void forward(const Batch<T>& batch, const T* theta) {
     for (std::size_t l = 0; l < chain_.blocks.size(); ++l) {
       const auto& block = chain_.blocks[l];
+      if (!l && chain_.first.fits()) {
+        first_.forward(batch.packed, batch.count, theta, nullptr, block.channels(), m_.blocks[l].a, nullptr, m_.blocks[l].code);
+        continue;
+      }
       const T* x = l ? m_.blocks[l - 1].a : batch.images;
       masked_conv2d(*block.conv, view(x, block.conv->x, block.conv->x.channels), {address(theta + block.values), 0},
                     {block.biased ? address(theta + block.bias) : 0, 0}, view(m_.blocks[l].y, block.conv->y, block.channels()), work(batch.count));
@@ -65,6 +75,8 @@ class Passes {
     head.input_grad(m_.logits, m_.head, false, grad_a(chain_.blocks.size() - 1));
     for (auto l = chain_.blocks.size(); l-- > 0;) {
       const auto& block = chain_.blocks[l];
+      if (!l && chain_.first.fits())
+        return first_.backward(batch.packed, batch.count, theta, nullptr, block.channels(), grad_a(l), grad_a(l), m_.blocks[l].code, grad);
       auto t = tensors(l, theta);
       std::tie(t.grad_weight, t.grad_bias) = norm_grads(block, grad);
       t.g = address(grad_a(l));
@@ -104,6 +116,11 @@ class Passes {
   void forward_with_tangent(const Batch<T>& batch, const T* theta, const T* tangent) {
     for (std::size_t l = 0; l < chain_.blocks.size(); ++l) {
       const auto& block = chain_.blocks[l];
+      const auto& of = m_.blocks[l];
+      if (!l && chain_.first.fits()) {
+        first_.forward(batch.packed, batch.count, theta, tangent, 2 * block.channels(), of.a, of.a + block.channels() * block.cells(), of.code);
+        continue;
+      }
       std::copy_n(theta + block.bias, block.biased ? block.channels() : 0, m_.bias);
       std::copy_n(tangent + block.bias, block.biased ? block.channels() : 0, m_.bias + block.channels());
       masked_conv2d(*block.dual, view(l ? m_.blocks[l - 1].a : batch.images, block.dual->x, block.dual->x.channels),
@@ -129,6 +146,8 @@ class Passes {
     const auto& block = chain_.blocks[l];
     const auto& plan = *block.conv;
     const auto inside = block.channels() * block.plane(), pooled = block.channels() * block.cells();
+    if (!l && chain_.first.fits())
+      return first_.backward(batch.packed, batch.count, theta, tangent, 2 * block.channels(), grad_a(l) + pooled, grad_a(l), m_.blocks[l].code, product);
     auto t = tensors(l, theta);
     std::tie(t.grad_weight, t.grad_bias) = std::pair(address(m_.extra), address(m_.extra));
     t.g = address(grad_a(l) + pooled);
@@ -199,6 +218,7 @@ class Passes {
   const Chain& chain_;
   ChainMemory<T>& m_;
   int threads_;
+  First<T> first_;
 };
 
 template <class T>
@@ -206,10 +226,10 @@ struct Run {
   const Chain& chain;
   const ChainCall& call;
 
-  Batch<T> batch(std::uintptr_t x, std::uintptr_t y, std::int64_t images, std::int64_t task) const {
+  Batch<T> batch(std::uintptr_t x, std::uintptr_t y, std::int64_t images, std::int64_t task, const FirstImages<T>& packed) const {
     const auto& in = chain.blocks.front().conv->x;
     const auto size = images * in.channels * in.height * in.width;
-    return {reinterpret_cast<const T*>(x) + task * size, reinterpret_cast<const std::int64_t*>(y) + task * images, images};
+    return {reinterpret_cast<const T*>(x) + task * size, reinterpret_cast<const std::int64_t*>(y) + task * images, images, packed};
   }
 
   void step(const T* from, const T* grad, T* to) const {
@@ -220,8 +240,10 @@ struct Run {
   // One task; its meta-gradient is added to memory.sum.
   void task(std::int64_t t, ChainMemory<T>& m, int threads) const {
     Passes<T> passes(chain, m, threads);
-    const auto support = batch(call.support_x, call.support_y, call.supports, t);
-    const auto query = batch(call.query_x, call.query_y, call.queries, t);
+    const auto support = batch(call.support_x, call.support_y, call.supports, t, m.support);
+    const auto query = batch(call.query_x, call.query_y, call.queries, t, m.query);
+    passes.prepare(support);
+    passes.prepare(query);
     const auto n = chain.parameters, stride = call.order == Order::second ? n : 0;
     double unused[2];
     T* theta = m.trajectory;

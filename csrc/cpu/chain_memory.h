@@ -5,25 +5,10 @@
 #include <vector>
 
 #include "../chain.h"
+#include "chain_first_block.h"
+#include "chain_pieces.h"
 
 namespace sparsemeta::SPARSEMETA_ISA {
-
-// Hands out pieces of an arena one after another, or, without one, counts them.
-class Pieces {
- public:
-  explicit Pieces(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* take(std::int64_t n) {
-    const auto at = used_;
-    used_ += (n * static_cast<std::int64_t>(sizeof(T)) + 63) / 64 * 64;
-    return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
-  }
-  std::int64_t bytes() const { return used_; }
-
- private:
-  char* base_;
-  std::int64_t used_ = 0;
-};
 
 // Of one block: images are [N, channels, ...] or, with tangents, [N, 2 channels, ...], values ahead of tangents.
 template <class T>
@@ -45,17 +30,22 @@ struct ChainMemory {
   T *logits, *logits_d;          // and the loss's gradient in them
   T *trajectory;       // theta_0 to theta_K; only the last where nothing comes back to the others
   T *v, *tangent, *grad, *sum;
+  FirstMemory<T> first;
+  FirstImages<T> support, query;
 
-  ChainMemory(const Chain& chain, const ChainCall& call, Pieces& pieces) {
+  ChainMemory(const Chain& chain, const ChainCall& call, Pieces& pieces)
+      : first(chain.first, call.threads, pieces), support(chain.first, call.supports, pieces), query(chain.first, call.queries, pieces) {
     const bool second = call.order == Order::second;
     const auto images = std::max(call.supports * (second ? 2 : 1), call.queries);  // a tangent is as large as its value
     std::int64_t largest_y = 0, largest_a = 0, channels = 1, kept = 0;
     for (const auto& block : chain.blocks) {
       const auto n = block.channels();
-      blocks.push_back({pieces.take<T>(images * n * block.plane()), pieces.take<T>(images * n * block.cells()),
+      // The first block may do without y, the only array of its size.
+      const auto plane = blocks.empty() && chain.first.fits() ? 0 : block.plane();
+      blocks.push_back({pieces.take<T>(images * n * plane), pieces.take<T>(images * n * block.cells()),
                         pieces.take<std::uint8_t>(images * n * block.cells()), pieces.take<T>(n), pieces.take<T>(n),
                         pieces.take<T>(n), pieces.take<T>(n)});
-      largest_y = std::max(largest_y, n * block.plane());
+      largest_y = std::max(largest_y, n * plane);
       largest_a = std::max(largest_a, n * block.cells());
       channels = std::max(channels, n);
       kept = std::max(kept, block.conv->nnz);

@@ -44,16 +44,9 @@ void forward(const Channel<T, P>& ch, const NormTensors& t) {
   for_cells(ch, [&](std::int64_t x, std::int64_t cell, std::int64_t n) {
     typename S::vec e[P * P];
     C::load(at<const T>(t.x) + x, ch.s.width, n, e);
-    auto z = e[0] * scale + shift;
-    typename S::ivec k{};
-    if constexpr (P == 2) {  // the first of equal elements, as F.max_pool2d
-      const auto z1 = e[1] * scale + shift, z2 = e[2] * scale + shift, z3 = e[3] * scale + shift;
-      const auto low = z3 > z2 ? z3 : z2;
-      k = z1 > z ? k + 1 : k;
-      z = z1 > z ? z1 : z;
-      k = low > z ? (z3 > z2 ? k * 0 + 3 : k * 0 + 2) : k;
-      z = low > z ? low : z;
-    }
+    for (auto& z : e) z = z * scale + shift;
+    const auto k = C::choose(e);
+    const auto z = C::pick(e, k);
     const auto cut = z <= 0;
     const auto below = ch.s.slope == 0 ? S::zero() : z * slope;
     S::store_masked(at<T>(t.y) + cell, cut ? below : z, S::first(n));

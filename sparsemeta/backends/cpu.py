@@ -115,17 +115,16 @@ def _plan(conv, height: int, width: int):
     key = "cpu", conv.stride, conv.padding, conv.dilation, conv.groups, height, width
     return conv.pattern.cached(
         key,
-        lambda: extension().ConvPlan(
-            conv.pattern.index.data_ptr(),
-            conv.pattern.nnz,
-            conv.pattern.shape,
-            (height, width),
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-        ),
+        lambda: extension().ConvPlan(*_conv(conv, height, width)),
     )
+
+
+def _conv(conv, height: int, width: int) -> tuple:
+    pattern = conv.pattern
+    size = height, width
+    return (
+        pattern.index.data_ptr(), pattern.nnz, pattern.shape, size, conv.stride, conv.padding, conv.dilation, conv.groups,
+    )  # fmt: skip
 
 
 def _strides(t: Tensor) -> tuple[int, ...]:
@@ -197,7 +196,7 @@ def chain(blocks, head, sizes: list[tuple[int, int]], dtype: torch.dtype):
     index = head.pattern.index
     ways, features = head.pattern.shape
     f64 = dtype == torch.float64
-    return extension().Chain(arguments, index.data_ptr(), index.numel(), features, ways, head.bias, f64)
+    return extension().Chain(arguments, _conv(blocks[0].conv, *sizes[0]), index.data_ptr(), index.numel(), features, ways, head.bias, f64)
 
 
 def run_chain(built, tensors: list[Tensor], ways: int, steps: int, order: int) -> tuple[Tensor | None, ...]:
