@@ -81,12 +81,14 @@ struct Cells {
   }
   static ivec load_code(const std::uint8_t* from, std::int64_t n) {
     bytes b{};
-    std::memcpy(&b, from, static_cast<std::size_t>(std::min<std::int64_t>(n, lanes)));
+    if (n >= lanes) std::memcpy(&b, from, lanes);  // of known length: one load
+    else load_some(b, from, n);
     return __builtin_convertvector(b, ivec);
   }
   static void store_code(std::uint8_t* to, ivec code, std::int64_t n) {
     const bytes b = __builtin_convertvector(code, bytes);
-    std::memcpy(to, &b, static_cast<std::size_t>(std::min<std::int64_t>(n, lanes)));
+    if (n >= lanes) std::memcpy(to, &b, lanes);
+    else store_some(to, b, n);
   }
   // The gradient that reaches the selected elements.
   static vec gradient(const T* g, ivec code, vec slope, std::int64_t n) {
@@ -100,6 +102,23 @@ struct Cells {
   }
 
  private:
+  static void load_some(bytes& b, const std::uint8_t* from, std::int64_t n) {
+#if defined(__AVX512F__)
+    const auto some = _mm_maskz_loadu_epi8(static_cast<__mmask16>(S::first(n)), from);
+    std::memcpy(&b, &some, lanes);
+#else
+    std::memcpy(&b, from, static_cast<std::size_t>(n));
+#endif
+  }
+  static void store_some(std::uint8_t* to, const bytes& b, std::int64_t n) {
+#if defined(__AVX512F__)
+    __m128i some{};
+    std::memcpy(&some, &b, lanes);
+    _mm_mask_storeu_epi8(to, static_cast<__mmask16>(S::first(n)), some);
+#else
+    std::memcpy(to, &b, static_cast<std::size_t>(n));
+#endif
+  }
   static ivec evens(int from) {
     ivec i;
     for (int k = 0; k < lanes; ++k) i[k] = 2 * k + from;
