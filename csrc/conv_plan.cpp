@@ -144,8 +144,9 @@ void make_in_place(InPlace& p, const ConvShape& s, const Axis& h, const Axis& w,
     const auto [down, right] = taps[static_cast<std::size_t>(tap + 1)];
     const auto mask = static_cast<std::int32_t>(down || right ? tap + 1 : 0);
     const auto shift = down * w.size + right;
-    p.weights.push_back({in, shift, out, mask, static_cast<std::int32_t>(j)});
-    p.transposed.push_back({out, -shift, in, mask, static_cast<std::int32_t>(j)});
+    const auto source = static_cast<std::int32_t>(j), row = static_cast<std::int32_t>(tap / kw);
+    p.weights.push_back({in, shift, out, mask, source, row});
+    p.transposed.push_back({out, -shift, in, mask, source, row});
   }
 }
 

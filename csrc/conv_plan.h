@@ -69,7 +69,7 @@ struct Index {
 // A kept weight for generated code: line `out` += value * line `line`, `shift` elements on, at the positions of `mask`.
 struct Weight {
   std::int64_t line, shift, out;
-  std::int32_t mask, source;
+  std::int32_t mask, source, row;  // row: of its tap in the kernel
 };
 
 // A convolution of stride 1 whose output has the size of its input needs no packing: every tap is a shift of the whole

@@ -214,7 +214,7 @@ std::vector<Weight> packed_weights(const Index& index) {
     for (auto j = segment.begin; j < segment.end; ++j) {
       const auto at = static_cast<std::size_t>(j);
       const auto line = index.shift[at] / index.pitch;
-      weights.push_back({line, index.shift[at] - line * index.pitch, segment.line, 0, index.source[at]});
+      weights.push_back({line, index.shift[at] - line * index.pitch, segment.line, 0, index.source[at], 0});
     }
   return weights;
 }
@@ -260,8 +260,10 @@ GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const La
   const auto operand = [](std::size_t offset) { return Memory{rdi, static_cast<std::int64_t>(offset)}; };
   constexpr std::int64_t group_lines = 16;  // few lines of g, which share the first-level cache
   const auto groups = std::max<std::int64_t>(1, (layout.lines_out + group_lines - 1) / group_lines);
+  // Many weights for each line: row by row of the kernel, so that a part has few masks to load. Few: all of a line together.
+  const bool by_row = static_cast<std::int64_t>(weights.size()) * group_lines * 2 >= most_weights * layout.lines_out * layout.lines_in;
   const auto order = [&](const Weight& w) {
-    return std::tuple(w.line / block_lines, w.out * groups / layout.lines_out, w.line, w.shift, w.mask, w.out);
+    return std::tuple(w.line / block_lines, w.out * groups / layout.lines_out, by_row ? w.row : 0, w.line, w.shift, w.mask, w.out);
   };
   std::sort(weights.begin(), weights.end(), [&](const Weight& a, const Weight& b) { return order(a) < order(b); });
   Assembler a;
