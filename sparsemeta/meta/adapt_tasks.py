@@ -96,5 +96,5 @@ def tasks_learner(model: nn.Module, lr: Any, options: Mapping[str, Any]) -> MAML
             raise ValueError("expected lr for a model; got None. Give the inner rate, or a learner, which has its own")
         return MAML(model, lr, **options)
     if lr is not None or options:
-        raise ValueError(f"expected a learner to bring lr and options; got lr={lr!r}, {options}. Give its model instead")
+        raise ValueError(f"expected a learner alone, which has its own lr and options; got {lr!r} and {options}")
     return model

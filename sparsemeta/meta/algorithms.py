@@ -86,7 +86,7 @@ def as_learner(model: nn.Module, config: Any) -> MAML:
         return algorithm.make(model, config, getattr(config, "algorithm_options", None) or {})
     if type(model) is not algorithm.learner:
         raise ValueError(
-            f"expected a learner of {name!r}, {algorithm.learner.__name__}; got {type(model).__name__}. Give the config "
-            "that the learner was made with"
+            f"expected a learner of {name!r}, {algorithm.learner.__name__}; got {type(model).__name__}. Give the "
+            "config that the learner was made with"
         )
     return model

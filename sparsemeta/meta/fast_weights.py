@@ -39,7 +39,7 @@ class FastWeights(nn.Module):
         """The weights that an inner loop moves, where it starts."""
         return {n: params[key] for n, params, key in self._slots if params[key].requires_grad}
 
-    def clone(self, tasks: int | None = None) -> FastWeights:
+    def copied(self, tasks: int | None) -> FastWeights:
         """One with fast weights of its own, which start at those of this one, for each of ``tasks`` if given."""
         new = copy.copy(self)
         new.weights = self.start() if self.weights is None else self.weights

@@ -96,7 +96,7 @@ class MAML(FastWeights):
             tasks: T, for fast weights ``[T, ...]``, one row for each task. The clone then takes ``x`` ``[T, N, ...]``
                 and runs all tasks at once, one kernel for each layer; adapt it to the sum of the tasks' losses.
         """
-        new = super().clone(tasks)
+        new = self.copied(tasks)
         new.first_order = self.first_order if first_order is None else first_order
         new.allow_unused = self.allow_unused if allow_unused is None else allow_unused
         return new

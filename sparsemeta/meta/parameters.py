@@ -1,4 +1,4 @@
-"""The parameters of a model, as an inner loop sees them: where they live, which rate each has, whether a loss uses it."""
+"""The parameters of a model as an inner loop sees them: where they live, their rates, whether a loss uses them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class NormSets(nn.Module):
-    """``sets`` copies of what one batch norm of C channels holds: weight, bias, running mean and variance ``[sets, C]``.
+    """What one batch norm of C channels holds, ``sets`` times: weight, bias, running mean and variance ``[sets, C]``.
 
     Set k belongs to the weights after k inner steps, the last one also to those after more.
     """

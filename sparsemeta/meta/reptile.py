@@ -12,8 +12,8 @@ from .maml import MAML
 class Reptile(MAML):
     """Reptile (Nichol et al. 2018, arXiv 1803.02999, algorithm 2): the outer gradient is ``theta - theta_K``.
 
-    The query set has no part in it and no second derivative is taken. The inner loop is plain gradient descent, on the
-    same support set in every step.
+    The query set has no part in it, no second derivative is taken, and only what the inner loop moves is trained. The
+    inner loop is plain gradient descent, on the same support set in every step.
 
     Args:
         model, lr, options: as for ``MAML``.
