@@ -73,7 +73,7 @@ class MAML(FastWeights):
 
     def rates(self, names: Collection[str]) -> Any:
         """The rate of this inner step: one for all, or a list with one for each of ``names``."""
-        return [self.lr[name] for name in names] if isinstance(self.lr, PerParameter) else self.lr
+        return [self.lr[name] for name in names] if isinstance(self.lr, Mapping) else self.lr
 
     def learn_rates(self, starts: Mapping[str, Tensor]) -> None:
         """Make parameters of the rates, starting at the tensors ``starts``, one for each name."""

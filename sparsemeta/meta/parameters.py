@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,18 +40,28 @@ def chosen_slots(slots: Slots, adapt_only: Collection[str] | None, norms: Collec
     return [slot for slot in slots if slot[0] in wanted]
 
 
+@Mapping.register
 class PerParameter(nn.Module):
-    """One number or tensor for each parameter name; an ``nn.Parameter`` is learned and saved with its module."""
+    """A mapping from parameter names to numbers or tensors; an ``nn.Parameter`` is learned, and part of the state."""
 
     def __init__(self, entries: Mapping[str, Any]):
         super().__init__()
         self.fixed = {name: entry for name, entry in entries.items() if not isinstance(entry, nn.Parameter)}
-        for name, entry in entries.items():
+        self.names = list(entries)
+        for name in self.names:
             if name not in self.fixed:
-                self.register_parameter(name.replace(".", "/"), entry)  # a dot is not allowed there
+                self.register_parameter(name.replace(".", "/"), entries[name])  # a dot is not allowed there
 
     def __getitem__(self, name: str) -> Any:
         return self.fixed[name] if name in self.fixed else getattr(self, name.replace(".", "/"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    keys, values, items = Mapping.keys, Mapping.values, Mapping.items
 
 
 def check_rates(lr: Any, names: Iterable[str]) -> None:

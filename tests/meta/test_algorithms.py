@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import sparsemeta as sm
 from sparsemeta import meta
@@ -223,6 +223,38 @@ def test_every_algorithm_trains_a_ticket_that_stays_one(sampler, settings, name)
     task = [f[0] for f in vars(sampler(3, size=16).sample(1)).values()]
     outputs = [adapted(each, task[0], task[1], 2)(task[2]) for each in (learner, copy)]
     assert torch.equal(*outputs)
+
+
+def test_meta_step_respects_what_adapts_and_its_rates(sampler, settings):
+    """Whatever computes the meta-step: restricted and with a rate for each parameter, it is that of the loop."""
+    config, tasks = Config(**settings), sampler(size=16, dtype=torch.float64).sample(2)
+    torch.manual_seed(0)
+    model = sm.models.Conv4(ways=3, in_channels=1, hidden=4, image_size=16).double()
+    ticket = sm.Ticket.magnitude(model, 0.6)
+    rates = {name: 0.1 * (i + 1) for i, name in enumerate(["head.values", "head.bias"])}
+    learners = [
+        MAML(sm.sparsify(model, ticket), rates, adapt_only=list(rates)),
+        ANIL(sm.sparsify(model, ticket), rates, head="head"),
+    ]
+    for learner in learners:
+        meta.meta_step(learner, tasks, torch.optim.SGD(learner.parameters(), lr=0.1), config)
+    by_hand = MAML(sm.sparsify(model, ticket), rates, adapt_only=list(rates))
+    for x, y, query_x, query_y in zip(*vars(tasks).values(), strict=True):
+        clone = by_hand.clone()
+        for _ in range(config.inner_steps):
+            clone.adapt(F.cross_entropy(clone(x), y))
+        (F.cross_entropy(clone(query_x), query_y) / 2).backward()
+    torch.optim.SGD(by_hand.parameters(), lr=0.1).step()
+    for p, *others in zip(*(learner.parameters() for learner in (by_hand, *learners)), strict=True):
+        for other in others:
+            torch.testing.assert_close(other, p, rtol=1e-10, atol=1e-12)
+
+
+def test_rates_of_a_dict_are_a_mapping_and_learned_where_they_are_parameters(net):
+    rates = {name: 0.1 for name, _ in net().named_parameters()} | {"5.bias": nn.Parameter(torch.tensor(0.2))}
+    learner = MAML(net(), rates)
+    assert isinstance(learner.lr, Mapping) and dict(learner.lr) == rates and list(learner.lr.values())[0] == 0.1
+    assert [n for n, _ in learner.named_parameters() if n.startswith("lr")] == ["lr.5/bias"]
 
 
 def test_make_learner_takes_what_the_config_says(net, settings):
