@@ -30,10 +30,8 @@ class BatchNormMode:
             pass also runs the support set.
         ``"frozen"``: the stored running statistics. Nothing in meta-learning ever updates them: a model that was not
             pre-trained keeps mean 0 and variance 1, does not normalise at all and stays near chance.
-        ``"per_step"``: statistics and affine parameters of each inner step (``PerStepNorm``, as in MAML++). In
-            ``train()`` the statistics of the batch at hand, which are also collected; in ``eval()`` those collected,
-            so each query image stands alone. Needs meta-training: before it there is nothing collected. The affine
-            parameters leave the inner loop, and runs of layers are not fused.
+        ``"per_step"``: transductive, with statistics and affine parameters of each inner step (``PerStepNorm``, as in
+            MAML++). The affine parameters leave the inner loop.
 
     Args:
         model: the model whose ``nn.BatchNorm*d`` layers are run; one without any runs the same in every mode.
@@ -65,12 +63,7 @@ class BatchNormMode:
             )
 
     def run(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        x: Tensor,
-        support: Tensor | None = None,
-        step: int = 0,
-        collect: bool = True,
+        self, forward: Callable[[Tensor], Tensor], x: Tensor, support: Tensor | None = None, step: int = 0
     ) -> Tensor:
         """``forward(x)`` in this mode.
 
@@ -79,11 +72,10 @@ class BatchNormMode:
             x: a batch.
             support: the support set of a query batch ``x``; None, or ``x`` itself, where ``x`` is the support set.
             step: inner steps taken so far.
-            collect: in ``"per_step"``, let this batch count in the stored statistics.
         """
         if self.per_step is not None:
             sets = dict(zip(self.layers, self.per_step.children(), strict=True))
-            with attributes_set(self.layers, lambda layer: {"forward": partial(sets[layer], layer, step, collect)}):
+            with attributes_set(self.layers, lambda layer: BATCH | sets[layer].after(step)):
                 return forward(x)
         if self.mode == "inductive" and support is not None and support is not x:
             rows = len(support)

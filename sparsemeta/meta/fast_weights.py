@@ -33,7 +33,6 @@ class FastWeights(nn.Module):
         self.weights: dict[str, Tensor] | None = None
         self.step, self.tasks = 0, None
         self._input = self._support = None
-        self._collect = True
 
     def start(self) -> dict[str, Tensor]:
         """The weights that an inner loop moves, where it starts."""
@@ -45,7 +44,7 @@ class FastWeights(nn.Module):
         new.weights = self.start() if self.weights is None else self.weights
         if tasks is not None:
             new.weights = {name: w.expand(tasks, *w.shape) for name, w in new.weights.items()}
-            new.tasks, new._collect = tasks, False  # statistics of tasks side by side have no order
+            new.tasks = tasks
         return new
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -60,7 +59,7 @@ class FastWeights(nn.Module):
 
         def run(weights: Mapping[str, Tensor] | None, x: Tensor, support: Tensor | None) -> Any:
             return self._batch_norm.run(
-                lambda batch: self._call(weights, (batch, *args), kwargs), x, support, self.step, self._collect
+                lambda batch: self._call(weights, (batch, *args), kwargs), x, support, self.step
             )
 
         if self.tasks is not None:

@@ -42,7 +42,7 @@ class Step(torch.autograd.Function):
         ctx.surroundings = Surroundings(tensors[0].device)
         ctx.save_for_backward(*tensors)
         _, new = retaken(view, ctx, tensors, create_graph=False)
-        ctx.view, view.weights, view._collect = view, None, False
+        ctx.view, view.weights = view, None
         return tuple(w.detach() for w in new)
 
     @staticmethod

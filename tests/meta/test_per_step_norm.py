@@ -1,4 +1,4 @@
-"""Batch norm of each inner step: its own affine parameters and statistics."""
+"""Batch norm of each inner step: its own affine parameters, learned outside the inner loop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+import sparsemeta as sm
 from sparsemeta.meta import MAML, MAMLPlusPlus
 from sparsemeta.meta.meta_step import adapted
+from sparsemeta.nn import fused
+from sparsemeta.ops.norm_act_pool import norm_act_pool
 
 LR = 0.3
 
@@ -42,37 +45,37 @@ def test_affine_of_each_step_is_learned_outside(written, task, second_order):
     assert learner.module[1].weight.grad is None
 
 
-@pytest.mark.parametrize("second_order", ["unrolled", "stepwise"])
-def test_statistics_of_each_step_are_collected_once_and_used_in_eval(net, task, second_order):
-    model = net().double()
-    learner = MAMLPlusPlus(model, LR, steps=2, bn_mode="per_step", second_order=second_order)
-    clone = adapted(learner, *task[:2], 2)
-    F.cross_entropy(clone(task[2]), task[3]).backward()
-    seen = [(dict(model.named_parameters()), task[0]), (clone.weights, task[2])]
-    for k, (weights, x) in zip((0, 2), seen, strict=True):
-        hidden = F.conv2d(x, weights["0.weight"], weights["0.bias"], stride=2).detach()
-        mean, variance = hidden.mean((0, 2, 3)), hidden.var((0, 2, 3))
-        torch.testing.assert_close(learner.norms.get_buffer("1.running_mean")[k], 0.1 * mean)
-        torch.testing.assert_close(learner.norms.get_buffer("1.running_var")[k], 0.9 + 0.1 * variance)
-
-    model.eval()
-    held = {name: t.clone() for name, t in learner.norms.named_buffers()}
-    after = adapted(learner, *task[:2], 5)  # steps beyond the sets take the last one
-    together = after(task[2])
-    torch.testing.assert_close(torch.cat([after(image[None]) for image in task[2]]), together, rtol=1e-10, atol=1e-10)
-    norm = {f"1.{key}": held[f"1.running_{key}"][2] for key in ("mean", "var")}
-    stored = net(track_running_stats=True).double().eval()
-    buffers = {"1.running_mean": norm["1.mean"], "1.running_var": norm["1.var"]}
-    torch.testing.assert_close(together, functional_call(stored, {**after.weights, **buffers}, (task[2],)))
-    assert all(torch.equal(t, held[name]) for name, t in learner.norms.named_buffers())
+def test_modes_of_the_model_and_steps_beyond_the_sets(net, task):
+    learner = MAMLPlusPlus(net(track_running_stats=True).double(), LR, steps=2, bn_mode="per_step")
+    with torch.no_grad():
+        learner.norms.get_parameter("1.bias")[2] = 3.0
+    before = {name: t.clone() for name, t in learner.module.named_buffers()}
+    trained = adapted(learner, *task[:2], 5)
+    after = dict(trained.weights) | {"1.weight": learner.module[1].weight, "1.bias": torch.full((4,), 3.0).double()}
+    torch.testing.assert_close(trained(task[2]), functional_call(net().double(), after, (task[2],)))
+    learner.eval()
+    assert torch.equal(adapted(learner, *task[:2], 5)(task[2]), trained(task[2]))
+    assert all(torch.equal(t, before[name]) for name, t in learner.module.named_buffers())
 
 
-def test_state_moves_with_the_learner(net, task):
+def test_sets_are_part_of_the_state_and_frozen_ones_stay_frozen(net, task):
     learner, other = (MAML(net().double(), LR, bn_mode="per_step", steps=2) for _ in range(2))
-    adapted(learner, *task[:2], 2)
+    with torch.no_grad():
+        learner.norms.get_parameter("1.bias").normal_()
     other.load_state_dict(learner.state_dict())
-    assert torch.equal(other.norms.get_buffer("1.running_mean"), learner.norms.get_buffer("1.running_mean"))
-    assert not torch.equal(learner.norms.get_buffer("1.running_mean")[1], torch.zeros(4, dtype=torch.float64))
+    assert torch.equal(*(adapted(each, *task[:2], 2)(task[2]) for each in (learner, other)))
+    model = net()
+    model[1].requires_grad_(False)
+    assert not any(p.requires_grad for p in MAML(model, bn_mode="per_step").norms.parameters())
+
+
+@pytest.mark.extension
+def test_layers_are_still_fused(monkeypatch):
+    model, calls = sm.models.Conv4(ways=3, in_channels=1, hidden=4, image_size=16), []
+    sparse = sm.sparsify(model, sm.Ticket.magnitude(model, 0.5))
+    monkeypatch.setattr(fused, "norm_act_pool", lambda *args, **more: calls.append(1) or norm_act_pool(*args, **more))
+    MAML(sparse, LR, bn_mode="per_step").clone()(torch.randn(3, 1, 16, 16))
+    assert len(calls) == 4
 
 
 def test_without_affine_and_at_the_root():
