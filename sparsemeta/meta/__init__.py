@@ -1,24 +1,45 @@
-"""Meta-learning: MAML, its batch-norm modes, training and evaluation."""
+"""Meta-learning: the MAML family, batch-norm modes, training and evaluation."""
 
+from .adapt_tasks import adapt_tasks, forward_tasks
+from .alfa import ALFA
+from .algorithms import ALGORITHMS, Algorithm, as_learner
+from .anil import ANIL
 from .batch_norm import BN_MODES
+from .boil import BOIL
+from .cavia import CAVIA
 from .checkpoint import CheckpointError
 from .config import TrainConfig
 from .evaluate import Evaluation, evaluate
 from .maml import MAML
+from .maml_plus_plus import MAMLPlusPlus
+from .meta_sgd import MetaSGD
 from .meta_step import DivergenceError, make_learner, make_optimizer, meta_step
+from .reptile import Reptile
 from .run import StepRecord
 from .train import TrainResult, train
 
 __all__ = [
+    "ALFA",
+    "ALGORITHMS",
+    "ANIL",
     "BN_MODES",
+    "BOIL",
+    "CAVIA",
     "MAML",
+    "Algorithm",
     "CheckpointError",
     "DivergenceError",
     "Evaluation",
+    "MAMLPlusPlus",
+    "MetaSGD",
+    "Reptile",
     "StepRecord",
     "TrainConfig",
     "TrainResult",
+    "adapt_tasks",
+    "as_learner",
     "evaluate",
+    "forward_tasks",
     "make_learner",
     "make_optimizer",
     "meta_step",

@@ -117,6 +117,8 @@ def learner_objections(learner: MAML) -> list[str]:
     rates = learner.lr.values() if isinstance(learner.lr, Mapping) else [learner.lr]
     if any(isinstance(rate, Tensor) and (rate.requires_grad or rate.device.type != "cpu") for rate in rates):
         found.append("its rates are learned, or not on the CPU")
+    if learner.start().keys() != {name for name, p in learner.module.named_parameters() if p.requires_grad}:
+        found.append("only some parameters adapt")
     if torch.is_autocast_enabled("cpu"):
         found.append("autocast is on")
     return found
