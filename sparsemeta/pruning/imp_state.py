@@ -44,7 +44,7 @@ class ImpState:
         found = self._read()
         then, now = found["settings"], self.settings
         if wrong := sorted(key for key in then | now if then.get(key) != now.get(key)):
-            raise CheckpointError(f"expected the search of {self.folder}, got one with other {wrong}; take a new folder")
+            raise CheckpointError(f"expected the search of {self.folder}, got other {wrong}; take a new folder")
         self.records = found["records"]
 
     def ticket(self, rounds: int) -> Ticket:
