@@ -46,6 +46,7 @@ def trace(records: Sequence[Mapping[str, Any]]) -> str:
         for axes, key in zip(panels, shown, strict=True):
             axes.plot(places, [record[key] for record in records], color=TICKET, marker="." * (len(records) < 40))
             axes.set(title=key.replace("_", " "), xlabel=over or "record")
+            axes.xaxis.get_major_locator().set_params(integer=True)
         return svg(figure)
 
 
