@@ -101,6 +101,7 @@ def _network(
 
     from sparsemeta import models
     from sparsemeta.meta.checkpoint import load_checkpoint
+    from sparsemeta.meta.run import model_mismatches
     from sparsemeta.meta.seeds import seeded
 
     channels, *size = image_shape
@@ -112,6 +113,10 @@ def _network(
         raise ValueError(f"expected model to be one of {', '.join(makers)}, got {name!r}")
     with seeded(config.seed, torch.device("cpu")):
         model = makers[name]()
-    if weights:
-        model.load_state_dict(load_checkpoint(weights)["model"])
+    if weights is None:
+        return model
+    state = load_checkpoint(weights)["model"]
+    if wrong := model_mismatches(model, state):
+        raise ValueError(f"expected a checkpoint of a dense {name} in {weights}, got another: {'; '.join(wrong)}")
+    model.load_state_dict(state)
     return model

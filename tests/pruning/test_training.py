@@ -111,7 +111,7 @@ def test_supervised_rate_and_order():
     rates.append(run.run(make_model(), 5).snapshot.optimizer["param_groups"][0]["lr"])
     assert rates == pytest.approx([0.05, 0.005])
     epoch = torch.cat(seen[:2]).flatten(1)
-    assert len(epoch.unique(dim=0)) == 16 and 0 <= epoch.min() and epoch.max() <= 1
+    assert len(epoch.unique(dim=0)) == 16 and epoch.min() >= 0 and epoch.max() <= 1
     assert not torch.equal(seen[0], seen[2])
 
 
