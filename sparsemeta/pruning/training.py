@@ -117,7 +117,9 @@ class MetaRun:
             if record.step == steps < self.steps:
                 raise _ReachedError
 
-        config = self.config if steps == self.steps else replace(self.config, checkpoint_every=steps)
+        config = replace(self.config, steps=max(steps, self.steps))
+        if steps < self.steps:
+            config = replace(config, checkpoint_every=steps)  # the one step whose state is asked for
         with suppress(_ReachedError):
             train(model, self.sampler, config, path, path.exists(), progress, on_step=stop)
 
