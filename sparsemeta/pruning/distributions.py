@@ -43,7 +43,8 @@ def ticket_from_scores(
     """
     check_distribution(sparsity, distribution, scores, keep_one)
     kinds = {name: kind_of(kind, name) for name in scores}
-    _check_kinds(kinds, distribution if isinstance(distribution, Mapping) else dict.fromkeys(scores, sparsity), keep_one)
+    given = distribution if isinstance(distribution, Mapping) else dict.fromkeys(scores, sparsity)
+    _check_kinds(kinds, given, keep_one)
     blocks = {name: whole_blocks(name, s.shape, kinds[name].block(s.shape)) for name, s in scores.items()}
     units = {name: _units(name, s, kinds[name], blocks[name]) for name, s in scores.items()}
     protected = {name: _protected(units[name], blocks[name], keep_one) for name in scores}
