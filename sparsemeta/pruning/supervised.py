@@ -24,7 +24,7 @@ from .rewind import Snapshot
 from .training import Trained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SupervisedRun:
     """Classification by SGD with momentum and steps in the learning rate. A step depends on `seed` and its number only.
 
