@@ -1,6 +1,6 @@
 """Lottery tickets for few-shot learning that pay in seconds: compiled masked convolutions for PyTorch."""
 
-from . import backends, data, meta, models
+from . import backends, data, meta, models, pruning
 from .nn import SparseConv2d, SparseLinear, densify, sparsify, ticket_of
 from .ops import inner_update, masked_conv2d, masked_linear, norm_act_pool
 from .pattern import Pattern
@@ -22,6 +22,7 @@ __all__ = [
     "meta",
     "models",
     "norm_act_pool",
+    "pruning",
     "sparsify",
     "ticket_of",
 ]
