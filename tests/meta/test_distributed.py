@@ -14,7 +14,7 @@ import pytest
 import rank
 import torch
 
-from sparsemeta.meta import Ranks
+from sparsemeta.meta import Ranks, TrainConfig, train
 from sparsemeta.meta.checkpoint import load_checkpoint
 from sparsemeta.meta.log import read_lines
 
@@ -100,6 +100,7 @@ def test_shares_are_a_partition_as_even_as_can_be():
         assert max(map(len, spans)) - min(map(len, spans)) <= 1
 
 
-def test_too_few_tasks_are_named(sampler):
-    with pytest.raises(ValueError, match="expected a task for each of 3 processes; got 2. Raise meta_batch"):
-        Ranks(0, 3).share(sampler().sample(2))
+def test_too_few_tasks_are_named(net, sampler, settings, monkeypatch):
+    monkeypatch.setattr(Ranks, "current", lambda: Ranks(0, 3))
+    with pytest.raises(ValueError, match="expected a task for each of 3 processes; got meta_batch=2"):
+        train(net(), sampler(), TrainConfig(**settings), progress=False)
