@@ -110,5 +110,7 @@ def joined(device: str, timeout: float) -> Iterator[Ranks]:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
         yield Ranks.current()
+        with answered():
+            dist.barrier()  # a process that closes its connections first can end the others, which still read
     finally:
         dist.destroy_process_group()

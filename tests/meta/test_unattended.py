@@ -64,6 +64,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one_in_validations_log_and_best(n
     assert logs[0] == logs[1] and len(logs[0]) == 7 + 3
 
 
+@pytest.mark.parametrize("algorithm", ["meta_sgd", "maml++", "alfa", "anil", "reptile"])
+def test_what_an_algorithm_learns_beside_the_model_is_resumed_too(net, sampler, settings, tmp_path, algorithm):
+    config = TrainConfig(**settings, steps=4, checkpoint_every=2, algorithm=algorithm, meta_lr=0.02)
+    expected = train(net(), sampler(), config, tmp_path / "whole", progress=False)
+    with pytest.raises(Interrupted):
+        train(net(), sampler(), config, tmp_path / "parts", progress=False, on_step=stop_after(3))
+    result = train(net(), sampler(), config, tmp_path / "parts", resume=True, progress=False)
+    assert [r.loss for r in result.history] == [r.loss for r in expected.history]
+    learned = [load_checkpoint(tmp_path / name)["learner"] for name in ("whole", "parts")]
+    assert learned[0].keys() == learned[1].keys() and bool(learned[0]) == (algorithm in ("meta_sgd", "maml++", "alfa"))
+    assert all(torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
+
+
 def test_log_lines_hold_the_figures_and_a_torn_line_is_dropped(net, sampler, settings, tmp_path):
     config, log = TrainConfig(**settings, steps=2), tmp_path / "logs" / "log.jsonl"
     result = train(net(), sampler(), config, tmp_path / "c", log=log, progress=False)
