@@ -105,12 +105,14 @@ def joined(device: str, timeout: float) -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # set by torchrun
         yield Ranks()
         return
+    # Imported once there is a group, this module's functions would keep it as a default argument: its threads would
+    # outlive destroy_process_group, and abort the interpreter when it ends.
+    import torch.distributed.nn  # noqa: F401  for the above
+
     backend = "nccl" if device == "cuda" else "gloo"
     with answered():
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     try:
         yield Ranks.current()
-        with answered():
-            dist.barrier()  # a process that closes its connections first can end the others, which still read
     finally:
         dist.destroy_process_group()
