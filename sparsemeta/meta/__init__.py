@@ -15,9 +15,12 @@ from .maml import MAML
 from .maml_plus_plus import MAMLPlusPlus
 from .meta_sgd import MetaSGD
 from .meta_step import DivergenceError, make_learner, make_optimizer, meta_step
+from .prepare import prepare
+from .recipe import Recipe
 from .records import StepRecord, ValidationRecord
 from .reptile import Reptile
 from .train import TrainResult, train
+from .trained import Trained, load_trained
 
 __all__ = [
     "ALFA",
@@ -35,18 +38,22 @@ __all__ = [
     "MetaSGD",
     "RankError",
     "Ranks",
+    "Recipe",
     "Reptile",
     "StepRecord",
     "TrainConfig",
     "TrainResult",
+    "Trained",
     "ValidationRecord",
     "adapt_tasks",
     "as_learner",
     "best_path",
     "evaluate",
     "forward_tasks",
+    "load_trained",
     "make_learner",
     "make_optimizer",
     "meta_step",
+    "prepare",
     "train",
 ]
