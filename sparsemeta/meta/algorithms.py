@@ -70,7 +70,7 @@ ALGORITHMS = {
 
 
 def as_learner(model: nn.Module, config: Any) -> MAML:
-    """The learner that ``config`` describes for ``model``; a learner itself as it is.
+    """The learner that ``config`` describes for ``model``; a learner itself, also one of your own kind, as it is.
 
     Args:
         config: a ``TrainConfig``; ``algorithm`` is ``"maml"`` and ``algorithm_options`` are none where it has no such.
@@ -84,7 +84,7 @@ def as_learner(model: nn.Module, config: Any) -> MAML:
     algorithm = ALGORITHMS[name]
     if not isinstance(model, MAML):
         return algorithm.make(model, config, getattr(config, "algorithm_options", None) or {})
-    if type(model) is not algorithm.learner:
+    if type(model) is not algorithm.learner and type(model) in {known.learner for known in ALGORITHMS.values()}:
         raise ValueError(
             f"expected a learner of {name!r}, {algorithm.learner.__name__}; got {type(model).__name__}. Give the "
             "config that the learner was made with"

@@ -41,6 +41,7 @@ class Step(torch.autograd.Function):
         ctx.names, ctx.loss, ctx.allow_unused = list(view.weights), loss, allow_unused
         ctx.surroundings = Surroundings(tensors[0].device)
         ctx.save_for_backward(*tensors)
+        ctx.held = tensors[len(ctx.names) :]  # themselves: hooks on saved tensors may give copies
         _, new = retaken(view, ctx, tensors, create_graph=False)
         ctx.view, view.weights = view, None
         return tuple(w.detach() for w in new)
@@ -50,8 +51,7 @@ class Step(torch.autograd.Function):
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
         with ctx.surroundings.restored():
             leaves, new = retaken(copy.copy(ctx.view), ctx, ctx.saved_tensors, create_graph=True)
-        held = ctx.saved_tensors[len(leaves) :]
-        return None, None, None, *torch.autograd.grad(new, [*leaves, *held], v, allow_unused=True)
+        return None, None, None, *torch.autograd.grad(new, [*leaves, *ctx.held], v, allow_unused=True)
 
 
 def retaken(view: MAML, ctx: Any, tensors: Sequence[Tensor], create_graph: bool) -> tuple[list[Tensor], list[Tensor]]:

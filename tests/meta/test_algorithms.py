@@ -262,6 +262,8 @@ def test_make_learner_takes_what_the_config_says(net, settings):
     learner = meta.make_learner(net(), config)
     assert isinstance(learner, MAMLPlusPlus) and learner.first_order_until == 3 and learner.lr["0.bias"].shape == (2,)
     assert meta.as_learner(learner, config) is learner
+    own = type("Own", (MAML,), {})(net())
+    assert meta.as_learner(own, Config(**settings)) is own
     assert meta.make_learner(net(), Config(**settings, algorithm="fomaml")).first_order
     assert type(meta.make_learner(net(), meta.TrainConfig(**settings))) is MAML
 

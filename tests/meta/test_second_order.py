@@ -102,6 +102,20 @@ def test_random_numbers_are_drawn_again_and_autocast_is_restored(net, task):
         torch.testing.assert_close(stepwise, unrolled, rtol=1e-5, atol=1e-6)
 
 
+def test_saved_tensors_may_be_moved_but_parameters_may_not_change(net, task):
+    rate = nn.Parameter(torch.tensor(LR, dtype=torch.float64))
+    learner = MAML(net().double(), rate, second_order="stepwise")
+    expected = meta_gradient(learner, task)
+    with saved_tensors_hooks(torch.clone, torch.clone):
+        for got, wanted in zip(meta_gradient(learner, task), expected, strict=True):
+            torch.testing.assert_close(got, wanted)
+    loss = F.cross_entropy(adapted(learner, *task[:2], 2)(task[2]), task[3])
+    with torch.no_grad():
+        rate.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_learned_rates_and_unused_parameters(written, task):
     written.model.register_parameter("spare", nn.Parameter(torch.ones(2, dtype=torch.float64)))
     gradients = []
