@@ -7,16 +7,20 @@ from .anil import ANIL
 from .batch_norm import BN_MODES
 from .boil import BOIL
 from .cavia import CAVIA
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, best_path
 from .config import TrainConfig
+from .distributed import RankError, Ranks
 from .evaluate import Evaluation, evaluate
 from .maml import MAML
 from .maml_plus_plus import MAMLPlusPlus
 from .meta_sgd import MetaSGD
 from .meta_step import DivergenceError, make_learner, make_optimizer, meta_step
+from .prepare import prepare
+from .recipe import Recipe
+from .records import StepRecord, ValidationRecord
 from .reptile import Reptile
-from .run import StepRecord
 from .train import TrainResult, train
+from .trained import Trained, load_trained
 
 __all__ = [
     "ALFA",
@@ -32,16 +36,24 @@ __all__ = [
     "Evaluation",
     "MAMLPlusPlus",
     "MetaSGD",
+    "RankError",
+    "Ranks",
+    "Recipe",
     "Reptile",
     "StepRecord",
     "TrainConfig",
     "TrainResult",
+    "Trained",
+    "ValidationRecord",
     "adapt_tasks",
     "as_learner",
+    "best_path",
     "evaluate",
     "forward_tasks",
+    "load_trained",
     "make_learner",
     "make_optimizer",
     "meta_step",
+    "prepare",
     "train",
 ]
