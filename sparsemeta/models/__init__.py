@@ -1,6 +1,10 @@
-"""The field's two standard few-shot backbones, as plain PyTorch modules."""
+"""The field's standard backbones, as plain PyTorch modules: few-shot ones, and the families that tickets stretch over."""
 
 from sparsemeta.models.conv4 import Conv4
+from sparsemeta.models.conv_n import ConvN
 from sparsemeta.models.resnet12 import ResNet12
+from sparsemeta.models.resnet_cifar import ResNetCifar
+from sparsemeta.models.resnet_imagenet import ResNetImageNet
+from sparsemeta.models.vgg import VGG
 
-__all__ = ["Conv4", "ResNet12"]
+__all__ = ["VGG", "Conv4", "ConvN", "ResNet12", "ResNetCifar", "ResNetImageNet"]
