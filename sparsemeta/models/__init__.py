@@ -1,4 +1,4 @@
-"""The field's standard backbones, as plain PyTorch modules: few-shot ones, and the families that tickets stretch over."""
+"""The few-shot field's standard backbones, and the families that tickets stretch over, as plain PyTorch modules."""
 
 from sparsemeta.models.conv4 import Conv4
 from sparsemeta.models.conv_n import ConvN

@@ -5,11 +5,14 @@ from .algebra import Overlap, intersection, overlap, reinitialise, shuffle, unio
 from .cost import Cost, meta_passes, sample_flops, supervised_passes
 from .dead_units import DeadUnits, dead_units
 from .distributions import DISTRIBUTIONS, erk, masks_from_scores, ticket_from_scores
+from .elastic import squeeze, stretch
+from .elastic_transfer import transfer
 from .kinds import Kind
 from .probe import Probe
 from .rewind import RewindStore, Snapshot
 from .schedules import SCHEDULES, schedule
 from .scores import SCORES, score
+from .units import UnitRule
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -22,6 +25,7 @@ __all__ = [
     "Probe",
     "RewindStore",
     "Snapshot",
+    "UnitRule",
     "dead_units",
     "erk",
     "intersection",
@@ -33,7 +37,10 @@ __all__ = [
     "schedule",
     "score",
     "shuffle",
+    "squeeze",
+    "stretch",
     "supervised_passes",
     "ticket_from_scores",
+    "transfer",
     "union",
 ]
