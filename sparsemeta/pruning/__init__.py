@@ -7,14 +7,27 @@ from .dead_units import DeadUnits, dead_units
 from .distributions import DISTRIBUTIONS, erk, masks_from_scores, ticket_from_scores
 from .elastic import squeeze, stretch
 from .elastic_transfer import transfer
+from .find import find_ticket
 from .kinds import Kind
 from .probe import Probe
 from .rewind import RewindStore, Snapshot
 from .schedules import SCHEDULES, schedule
 from .scores import SCORES, score
+from .search import METHODS, Found, Search, method
+from .supervised import SupervisedRun
+from .training import MetaRun, Trained, TrainingRun
 from .units import UnitRule
 
 __all__ = [
+    "method",
+    "find_ticket",
+    "TrainingRun",
+    "Trained",
+    "SupervisedRun",
+    "Search",
+    "MetaRun",
+    "Found",
+    "METHODS",
     "DISTRIBUTIONS",
     "SCHEDULES",
     "SCORES",

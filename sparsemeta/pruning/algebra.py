@@ -68,7 +68,7 @@ def reinitialise(model: nn.Module, seed: int = 0) -> nn.Module:
     if without := [name for name, module in owners.items() if not hasattr(module, "reset_parameters")]:
         raise ValueError(f"expected modules with reset_parameters, got none in {without}; build a new model instead")
     model = copy.deepcopy(model)
-    with seeded(seed, next(model.parameters()).device):
+    with seeded(2**31 + seed, next(model.parameters()).device):  # seed itself may have drawn the weights we replace
         for name in owners:
             model.get_submodule(name).reset_parameters()
     return model

@@ -1,0 +1,116 @@
+"""Iterative magnitude pruning with rewinding."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from ..meta.checkpoint import CheckpointError
+from ..nn.base import SparseLayer
+from ..ticket import Ticket
+from .cost import Cost, sample_flops
+from .imp_state import ImpState
+from .rewind import Snapshot
+from .score_rounds import ScoreRounds, record
+from .search import Finder, Found, Search, method
+
+
+def imp_by(score: str) -> Finder:
+    """The search that trains, prunes the lowest of a score, rewinds, and does so again: one-shot by default."""
+    return partial(_search, score, "one-shot")
+
+
+@method("imp")
+def imp(model: nn.Module, search: Search) -> Found:
+    """Train to the end, prune 20 % of the remaining weights by magnitude, rewind to step r, train again, ...
+
+    Frankle and Carbin 2019 (arXiv 1803.03635); rewinding to step r and going on with the schedule there: Frankle et al.
+    2020 (arXiv 1912.05671). Pruned networks train with sparse layers from the first pruning on. The ticket of the last
+    round is not trained.
+    """
+    return _search("magnitude", "iterative", model, search)
+
+
+def _search(score: str, default: str, model: nn.Module, search: Search) -> Found:
+    _check(model, search)
+    rounds = ScoreRounds(score, default, search)
+    with tempfile.TemporaryDirectory() as temporary:
+        state = ImpState(search.state or Path(temporary))
+        state.open({"score": score, "levels": rounds.levels, **_identity(search)}, search.resume)
+        _check_beginning(model, state)
+        while (done := len(state.records)) < len(rounds.levels):
+            _round(copy.deepcopy(model), rounds, state, done)
+        cost = sum((Cost(r["flops"], r["seconds"]) for r in state.records), Cost())
+        return Found(state.ticket(done), cost, state.records, state.store.load("theta_r"))
+
+
+def _check(model: nn.Module, search: Search) -> None:
+    if search.run is None:
+        raise ValueError("expected a training run for this search, got None; pass run=MetaRun(...), SupervisedRun(...)")
+    if any(isinstance(layer, SparseLayer) for layer in model.modules()):
+        raise ValueError("expected a dense model, got one with sparse layers; use densify(model)")
+
+
+def _check_beginning(model: nn.Module, state: ImpState) -> None:
+    """The first weights are part of the search: others would give another ticket."""
+    if "theta_0" not in state.store:
+        return
+    own, then = model.state_dict(), state.store.load("theta_0").model
+    if own.keys() != then.keys() or any(not torch.equal(own[name].cpu(), then[name]) for name in own):
+        raise CheckpointError(
+            f"expected the model and first weights of the search in {state.folder}, got others; make the model as then"
+        )
+
+
+def _identity(search: Search) -> dict:
+    """What may not change when a search is resumed."""
+    facts = {key: str(value) for key, value in search.laying.items()} | {"exclude": list(search.exclude)}
+    return facts | {"rewind": search.rewind, "options": dict(search.options), "run": search.run.facts}
+
+
+def _round(model: nn.Module, rounds: ScoreRounds, state: ImpState, number: int) -> None:
+    """Train from step r to the end (the first round makes step r on its way), and prune."""
+    search, ticket = rounds.search, state.ticket(number) if number else None
+    _announce(search, number, ticket)
+    per_step = search.run.passes * sample_flops(model, ticket, search.run.input_size)
+    early = 0.0 if number else _rewind_point(model, search, state)
+    model, start = _rewound(model, ticket, state.store.load("theta_r"))
+    checkpoint = state.training(f"round_{number + 1}")
+    trained = search.run.run(model, search.run.steps, start, checkpoint, search.progress)
+    begin = time.perf_counter()
+    pruned = rounds.ticket(model, rounds.levels[number])
+    training, pruning = early + trained.seconds, time.perf_counter() - begin
+    steps = search.run.steps - (search.rewind if number else 0)
+    state.add(pruned, {
+        "round": number + 1, "trained_sparsity": ticket.sparsity if ticket else 0.0, "steps": steps,
+        "flops": steps * per_step, "training_seconds": training, "loss": trained.loss, "accuracy": trained.accuracy,
+        **record(pruned, training + pruning),
+    })  # fmt: skip
+
+
+def _rewind_point(model: nn.Module, search: Search, state: ImpState) -> float:
+    """Train to step r and keep theta_0 and theta_r; the seconds it took."""
+    zero = Snapshot(0, copy.deepcopy(model.state_dict()))
+    state.store.save("theta_0", zero)
+    if not search.rewind:
+        state.store.save("theta_r", zero)
+        return 0.0
+    early = search.run.run(model, search.rewind, checkpoint=state.training("rewind"), progress=search.progress)
+    state.store.save("theta_r", early.snapshot)
+    return early.seconds
+
+
+def _rewound(model: nn.Module, ticket: Ticket | None, start: Snapshot) -> tuple[nn.Module, Snapshot]:
+    return start.sparse(model, ticket) if ticket else (start.dense(model), start)
+
+
+def _announce(search: Search, number: int, ticket: Ticket | None) -> None:
+    if search.progress:
+        Console().print(f"round {number + 1}: training with {100 * (1 - ticket.sparsity if ticket else 1):.1f} % kept")
