@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sparsemeta.cli import bench, demo, find, info, ticket, train
+from sparsemeta.cli import bench, data, demo, find, info, ticket, train
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)  # main() decides what an error looks like
 app.command()(info.info)
@@ -15,6 +15,7 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command()(find.find)
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 app.add_typer(ticket.app, name="ticket")
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+Statistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel
+
 
 @dataclass(frozen=True, eq=False)
 class ImageClasses:
@@ -55,6 +57,15 @@ class ImageClasses:
     def counts(self) -> Tensor:
         """int64 ``[len(self)]``: images of each class."""
         return torch.bincount(self.labels, minlength=len(self))
+
+    def statistics(self) -> Statistics:
+        """Mean and standard deviation of each channel over all images, for pixels in [0, 1]."""
+        totals = torch.zeros(2, self.image_shape[0], dtype=torch.float64)
+        for images in self.images.split(1024):  # in pieces, so that float64 copies stay small
+            x = images.double() / 255
+            totals += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))]).cpu()
+        mean, square = totals * self.image_shape[0] / self.images.numel()
+        return mean.tolist(), (square - mean.square()).clamp(min=0).sqrt().tolist()
 
     def to(self, device: torch.device | str) -> ImageClasses:
         """The same classes with images and labels on ``device``."""

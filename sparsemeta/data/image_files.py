@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,18 +39,17 @@ class ImageFiles:
 
 
 @contextmanager
-def open_files(root: Path, part: str) -> Iterator[ImageFiles]:
-    """The files of ``root/<part>.zip`` if it is there, else of the folder ``root/<part>``.
+def open_files(root: Path, part: str, suffixes: Sequence[str] = (".png",)) -> Iterator[ImageFiles]:
+    """The files of ``root/<part>.zip`` if it is there, else those with ``suffixes`` of the folder ``root/<part>``.
 
     Raises ``FileNotFoundError`` if neither is there, ``ValueError`` if the archive is no zip file.
     """
     archive, folder = root / f"{part}.zip", root / part
     if archive.is_file():
-        with _open_zip(archive) as zipped:
-            yield ImageFiles(archive, {entry.filename: entry.file_size for entry in zipped.infolist()}, zipped.read)
+        with open_zip(archive) as files:
+            yield files
     elif folder.is_dir():
-        sizes = {file.relative_to(root).as_posix(): file.stat().st_size for file in folder.rglob("*.png")}
-        yield ImageFiles(folder, sizes, lambda name: (root / name).read_bytes())
+        yield in_folder(folder, suffixes, root)
     else:
         found = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else "no such folder"
         raise FileNotFoundError(
@@ -59,8 +58,20 @@ def open_files(root: Path, part: str) -> Iterator[ImageFiles]:
         )
 
 
-def _open_zip(archive: Path) -> zipfile.ZipFile:
+def in_folder(folder: Path, suffixes: Sequence[str], root: Path | None = None) -> ImageFiles:
+    """The files with ``suffixes`` at any depth of ``folder``, named from ``root``, by default ``folder``."""
+    root = root or folder
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
+    sizes = {file.relative_to(root).as_posix(): file.stat().st_size for file in found}
+    return ImageFiles(folder, sizes, lambda name: (root / name).read_bytes())
+
+
+@contextmanager
+def open_zip(archive: Path) -> Iterator[ImageFiles]:
+    """The files of a zip archive. Raises ``ValueError`` if it is none."""
     try:
-        return zipfile.ZipFile(archive)
+        zipped = zipfile.ZipFile(archive)
     except zipfile.BadZipFile as error:
         raise ValueError(f"expected a zip archive; got {archive}: {error}. Download it again") from error
+    with zipped:
+        yield ImageFiles(archive, {entry.filename: entry.file_size for entry in zipped.infolist()}, zipped.read)

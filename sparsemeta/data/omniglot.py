@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ def omniglot(
     rotations: bool = True,
     split: Sequence[int] = (1100, 100, 423),
     seed: int = 1,
+    device: Any = "cpu",
 ) -> Splits:
     """Omniglot (Lake, Salakhutdinov, Tenenbaum 2015) in the few-shot form of Santoro et al. 2016 and Finn et al. 2017.
 
@@ -47,6 +48,7 @@ def omniglot(
         rotations: add every character turned by 90, 180 and 270 degrees as further classes, in each part.
         split: characters for meta-training, validation and test.
         seed: of the shuffle.
+        device: where the images are to lie.
 
     Returns:
         Splits: images uint8 ``[M, 1, size, size]``; 4,400 / 400 / 1,692 classes of 20 drawings with rotations.
@@ -59,7 +61,7 @@ def omniglot(
         raise ValueError(f"size must be at least 1 pixel; got {size}. MAML takes 28")
     if len(split) != 3 or min(split) < 1:
         raise ValueError(f"split must count train, val and test characters; got {split}. The usual is (1100, 100, 423)")
-    splits = _characters(Path(root), size, fewest=sum(split)).split(*split, seed=seed)
+    splits = _characters(Path(root), size, fewest=sum(split)).to(device).split(*split, seed=seed)
     return Splits(*(part.rotations() for part in splits)) if rotations else splits
 
 

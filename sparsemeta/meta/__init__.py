@@ -1,12 +1,13 @@
 """Meta-learning: MAML, its batch-norm modes, training and evaluation."""
 
 from .batch_norm import BN_MODES
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, best_path
 from .config import TrainConfig
+from .distributed import RankError, Ranks
 from .evaluate import Evaluation, evaluate
 from .maml import MAML
 from .meta_step import DivergenceError, make_learner, make_optimizer, meta_step
-from .run import StepRecord
+from .records import StepRecord, ValidationRecord
 from .train import TrainResult, train
 
 __all__ = [
@@ -15,9 +16,13 @@ __all__ = [
     "CheckpointError",
     "DivergenceError",
     "Evaluation",
+    "RankError",
+    "Ranks",
     "StepRecord",
     "TrainConfig",
     "TrainResult",
+    "ValidationRecord",
+    "best_path",
     "evaluate",
     "make_learner",
     "make_optimizer",

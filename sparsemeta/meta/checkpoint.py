@@ -55,6 +55,12 @@ def load_checkpoint(path: str | Path) -> Any:
         ) from error
 
 
+def best_path(checkpoint: str | Path) -> Path:
+    """Where the weights with the best validation are: ``run.best.safetensors`` beside ``run.safetensors``."""
+    checkpoint = Path(checkpoint)
+    return checkpoint.with_name(f"{checkpoint.stem}.best{checkpoint.suffix}")
+
+
 def packed(node: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     """``node`` as JSON; its tensors go to ``tensors`` under their place. A container is [its kind, its items]."""
     if isinstance(node, Tensor):

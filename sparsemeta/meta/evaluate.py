@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import TrainConfig
+from .distributed import Ranks
 from .maml import MAML
-from .meta_step import accuracy, adapted, placed
+from .meta_step import accuracy, adapted, make_learner, placed
+from .precision import forward_in
 from .seeds import seeded
 
 
@@ -41,34 +43,46 @@ class Evaluation:
         return f"{percent} ({self.tasks} tasks, 95 % interval, bn_mode={self.bn_mode})"
 
 
-def evaluate(model: nn.Module, sampler: Any, config: TrainConfig, tasks: int = 600) -> Evaluation:
+def evaluate(
+    model: nn.Module, sampler: Any, config: TrainConfig, tasks: int = 600, ranks: Ranks | None = None
+) -> Evaluation:
     """Query accuracy after ``eval_inner_steps`` inner steps, over the next ``tasks`` tasks of ``sampler``.
 
     The number of steps is fixed beforehand; it is never the best over steps. The model runs in ``eval()`` and is left
     as it was, buffers and modes included, and so is the sampler: a second model is judged on the same tasks.
 
     Args:
-        model: the model, not a learner.
+        model: the model, or a learner, which brings what it has learned beside the model.
         sampler: gives the tasks: ``sample(n)``, ``state_dict()``, ``load_state_dict(state)``.
         config: as for training.
         tasks: at least 2.
+        ranks: the processes that share the tasks out and all learn the result.
 
     Raises:
         ValueError: fewer than 2 tasks, or tasks of another shape than ``config`` says.
     """
     if tasks < 2:
         raise ValueError(f"expected at least 2 tasks, for an interval; got {tasks}")
-    learner = MAML(model, lr=config.inner_lr, first_order=True, bn_mode=config.bn_mode)
-    steps = config.eval_inner_steps or config.inner_steps
-    with untouched(model, sampler, config.seed):
-        rows = [
-            judged(learner, *task, steps)
-            for start in range(0, tasks, config.meta_batch)
-            for task in placed(sampler.sample(min(config.meta_batch, tasks - start)), learner, config)
-        ]
-    losses, accuracies = torch.stack(rows).double().unbind(1)
+    learner = model if isinstance(model, MAML) else make_learner(model, config)
+    learner = learner.clone(first_order=True)  # the same numbers, without the graph
+    with untouched(learner.module, sampler, config.seed), forward_in(learner.module, config.precision):
+        rows = judge_all(learner, sampler, config, tasks, ranks or Ranks())
+    losses, accuracies = rows.unbind(1)
     interval = 1.96 * accuracies.std().item() / math.sqrt(tasks)
     return Evaluation(accuracies.mean().item(), interval, tasks, losses.mean().item(), config.bn_mode)
+
+
+def judge_all(learner: MAML, sampler: Any, config: TrainConfig, tasks: int, ranks: Ranks) -> Tensor:
+    """Query loss and accuracy, float64 ``[tasks, 2]``; each rank fills in the rows of its share."""
+    rows = torch.zeros(tasks, 2, dtype=torch.float64, device=next(learner.module.parameters()).device)
+    steps = config.eval_inner_steps or config.inner_steps
+    for start in range(0, tasks, config.meta_batch):
+        batch = sampler.sample(min(config.meta_batch, tasks - start))
+        numbers = range(start, start + len(batch.support_y))[ranks.span(len(batch.support_y))]
+        if numbers:
+            for row, task in zip(numbers, placed(ranks.share(batch), learner, config), strict=True):
+                rows[row] = judged(learner, *task, steps)
+    return ranks.sum(rows)
 
 
 def judged(

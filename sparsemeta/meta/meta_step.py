@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .config import TrainConfig
 from .maml import MAML
+from .optimizers import outer_optimizer
 
 
 class DivergenceError(RuntimeError):
@@ -24,8 +25,8 @@ def make_learner(model: nn.Module, config: TrainConfig) -> MAML:
     return MAML(model, lr=config.inner_lr, first_order=config.first_order, bn_mode=config.bn_mode)
 
 
-def make_optimizer(learner: MAML, config: TrainConfig) -> torch.optim.Adam:
-    """The outer optimiser: Adam over the parameters that require a gradient.
+def make_optimizer(learner: MAML, config: TrainConfig) -> torch.optim.Optimizer:
+    """The outer optimiser that ``config`` names, over the parameters that require a gradient.
 
     Raises:
         ValueError: no parameter does.
@@ -33,10 +34,12 @@ def make_optimizer(learner: MAML, config: TrainConfig) -> torch.optim.Adam:
     parameters = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("expected a model with trainable parameters; got none. Call requires_grad_(True) on some")
-    return torch.optim.Adam(parameters, lr=config.meta_lr, fused=parameters[0].device.type in ("cpu", "cuda"))
+    return outer_optimizer(parameters, config)
 
 
-def meta_step(learner: MAML, tasks: Any, optimizer: torch.optim.Optimizer, config: TrainConfig) -> tuple[float, float]:
+def meta_step(
+    learner: MAML, tasks: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, reduce: Callable | None = None
+) -> tuple[float, float]:
     """One meta-step: the mean query loss over the tasks goes one step of ``optimizer`` down.
 
     The graph of one task is freed before the next task begins, so memory does not grow with the tasks.
@@ -46,6 +49,7 @@ def meta_step(learner: MAML, tasks: Any, optimizer: torch.optim.Optimizer, confi
         tasks: T tasks: ``support_x`` ``[T, ways * shots, C, H, W]``, ``support_y``, ``query_x``, ``query_y``.
         optimizer: over the learner's parameters, see ``make_optimizer``.
         config: gives ``inner_steps``, ``clip_norm`` and ``memory_format``.
+        reduce: ``Ranks.reduce``, where the tasks are a share of the batch.
 
     Returns:
         Query loss and query accuracy in percent, means over the tasks, both from before the step.
@@ -63,6 +67,8 @@ def meta_step(learner: MAML, tasks: Any, optimizer: torch.optim.Optimizer, confi
         (loss / len(tasks.support_y)).backward()
         results.append(torch.stack([loss.detach(), accuracy(logits, query_y)]))
     loss, percent = torch.stack(results).mean(0).tolist()
+    if reduce is not None:
+        loss, percent = reduce(optimizer, len(results), loss, percent)
     take_step(optimizer, config.clip_norm, loss)
     return loss, percent
 

@@ -1,0 +1,5 @@
+"""`python -m sparsemeta`, which `torchrun -m sparsemeta` needs."""
+
+from sparsemeta.cli import main
+
+main()
