@@ -1,0 +1,70 @@
+"""Block tickets that keep accuracy: blocks where they fit, after a permutation of the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..ticket import Ticket
+from .channel_permutation import ChannelPermutation, kept_magnitude, permute_channels
+from .distributions import Distribution, ticket_from_scores
+from .scores import SCORES
+from .weights import prunable_layers, shape_of
+
+
+@dataclass(frozen=True)
+class BlockTicket:
+    """A ticket in blocks, for a model whose channels have a new order.
+
+    Attributes:
+        ticket: for `permutation.model(model)`, and for any earlier state of it, `permutation.state(state)`.
+        permutation: the new order.
+        magnitude: kept magnitude over that of the unstructured ticket of the same size, which is the most there is: in
+            the new order, and as the channels were.
+    """
+
+    ticket: Ticket
+    permutation: ChannelPermutation
+    magnitude: float
+    magnitude_before: float
+
+
+def block_ticket(
+    model: nn.Module, block: Sequence[int], input_size: Sequence[int], *, sparsity: float = 0.8,
+    distribution: Distribution = "global", exclude: Sequence[str] = (), proposals: int = 20, seed: int = 0,
+) -> BlockTicket:
+    """Magnitude ticket in blocks, unstructured in the layers that `block` does not fit.
+
+    Args:
+        model: dense and trained; stays as it is.
+        block: `(o, i)` or `(o, i, kh, kw)`.
+        input_size: shape of one sample, `(C, H, W)`.
+        sparsity, distribution, exclude: as in `find_ticket`.
+        proposals: swaps of channels to try, for each channel; 0 leaves all but a sort by magnitude out.
+        seed: of the swaps.
+
+    Raises:
+        ValueError: as `ticket_from_scores` and `permute_channels`.
+    """
+    kinds = fitting_blocks(model, block, exclude)
+    laying = {"sparsity": sparsity, "distribution": distribution}
+    found = permute_channels(
+        model, input_size, kind=kinds, exclude=exclude, proposals=proposals, seed=seed, **laying
+    )  # fmt: skip  one argument a line would be longer than the rest
+    scores = SCORES["magnitude"](model, exclude=exclude)
+    most = kept_magnitude(scores, ticket_from_scores(scores, **laying))
+    facts = {"method": "magnitude", "asked_sparsity": sparsity, "distribution": str(distribution), "block": list(block)}
+    facts |= {"channel_permutation": {"seed": seed, "kept_magnitude": [found.before / most, found.after / most]}}
+    ticket = ticket_from_scores(found.state(scores), kind=kinds, provenance=facts, **laying)
+    return BlockTicket(ticket, found, found.after / most, found.before / most)
+
+
+def fitting_blocks(model: nn.Module, block: Sequence[int], exclude: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
+    """`block` for each weight whose axes it divides; weights that it does not fit are left out: unstructured."""
+    shapes = {name: shape_of(layer) for name, layer in prunable_layers(model, exclude).items()}
+    return {
+        name: tuple(block) for name, shape in shapes.items()
+        if len(block) <= len(shape) and not any(size % b for size, b in zip(shape, block, strict=False))
+    }  # fmt: skip  what and where, a line each
