@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from sparsemeta.cli import ticket_elastic, ticket_export
+from sparsemeta.cli import ticket_elastic, ticket_experiment, ticket_export
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(ticket_elastic.stretch)
 app.command()(ticket_elastic.squeeze)
 app.command()(ticket_export.export)
+app.command()(ticket_experiment.experiment)
 
 File = Annotated[Path, typer.Argument(help="A ticket file, as Ticket.save writes it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..ticket import Ticket
 from .channel_permutation import ChannelPermutation, kept_magnitude, permute_channels
 from .distributions import Distribution, ticket_from_scores
+from .rewind import Snapshot
 from .scores import SCORES
 from .weights import prunable_layers, shape_of
 
@@ -30,10 +32,31 @@ class BlockTicket:
     magnitude: float
     magnitude_before: float
 
+    def sparse(self, model: nn.Module, start: Snapshot) -> tuple[nn.Module, Snapshot]:
+        """`start` in the new order, with only the ticket's weights: as `Snapshot.sparse`, optimiser's moments too.
+
+        Args:
+            model: dense, of that state's architecture; takes its weights, in place.
+            start: a state of the model that the ticket was drawn from, in the order that the channels had.
+        """
+        names = [name for name, _ in model.named_parameters()]
+        optimizer = start.optimizer and {
+            **start.optimizer,
+            "state": {i: self._moments(names[i], held) for i, held in start.optimizer["state"].items()},
+        }
+        moved = replace(start, model=self.permutation.state(start.model), optimizer=optimizer)
+        return moved.sparse(model, self.ticket)
+
+    def _moments(self, name: str, held: Mapping[str, Any]) -> dict[str, Any]:
+        """What the optimiser holds for one parameter; its count of steps has no axes."""
+        shaped = {key: value for key, value in held.items() if isinstance(value, Tensor) and value.dim()}
+        return {**held, **{key: self.permutation.state({name: value})[name] for key, value in shaped.items()}}
+
 
 def block_ticket(
     model: nn.Module, block: Sequence[int], input_size: Sequence[int], *, sparsity: float = 0.8,
-    distribution: Distribution = "global", exclude: Sequence[str] = (), proposals: int = 20, seed: int = 0,
+    distribution: Distribution = "global", exclude: Sequence[str] = (), permute: bool = True, proposals: int = 20,
+    seed: int = 0,
 ) -> BlockTicket:
     """Magnitude ticket in blocks, unstructured in the layers that `block` does not fit.
 
@@ -42,21 +65,24 @@ def block_ticket(
         block: `(o, i)` or `(o, i, kh, kw)`.
         input_size: shape of one sample, `(C, H, W)`.
         sparsity, distribution, exclude: as in `find_ticket`.
-        proposals: swaps of channels to try, for each channel; 0 leaves all but a sort by magnitude out.
-        seed: of the swaps.
+        permute: look for a better order of the channels.
+        proposals, seed: of that search, as in `permute_channels`.
 
     Raises:
         ValueError: as `ticket_from_scores` and `permute_channels`.
     """
     kinds = fitting_blocks(model, block, exclude)
     laying = {"sparsity": sparsity, "distribution": distribution}
-    found = permute_channels(
-        model, input_size, kind=kinds, exclude=exclude, proposals=proposals, seed=seed, **laying
-    )  # fmt: skip  one argument a line would be longer than the rest
     scores = SCORES["magnitude"](model, exclude=exclude)
     most = kept_magnitude(scores, ticket_from_scores(scores, **laying))
+    if permute:
+        search = {"exclude": exclude, "proposals": proposals, "seed": seed}
+        found = permute_channels(model, input_size, kind=kinds, **search, **laying)
+    else:
+        kept = kept_magnitude(scores, ticket_from_scores(scores, kind=kinds, **laying))
+        found = ChannelPermutation([], [], kept, kept)
     facts = {"method": "magnitude", "asked_sparsity": sparsity, "distribution": str(distribution), "block": list(block)}
-    facts |= {"channel_permutation": {"seed": seed, "kept_magnitude": [found.before / most, found.after / most]}}
+    facts |= {"channels_permuted": permute, "kept_magnitude": [found.before / most, found.after / most], "seed": seed}
     ticket = ticket_from_scores(found.state(scores), kind=kinds, provenance=facts, **laying)
     return BlockTicket(ticket, found, found.after / most, found.before / most)
 

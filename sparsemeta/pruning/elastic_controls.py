@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 from torch import nn
 
@@ -45,10 +44,3 @@ def control(
     scores = {weight: s for weight, s in SCORES[name](model, probe).items() if weight in ticket}
     provenance = {"method": name, "control_of": ticket.provenance}
     return copy.deepcopy(model), ticket_from_scores(scores, sparsity=ticket.sparsity, provenance=provenance)
-
-
-def trainable_controls(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, checked before anything is trained. Raises `ValueError` for an unknown one."""
-    if unknown := [name for name in names if name not in CONTROLS]:
-        raise ValueError(f"expected controls among {', '.join(CONTROLS)}, got {unknown}; leave them out")
-    return tuple(names)
