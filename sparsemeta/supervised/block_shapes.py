@@ -31,7 +31,7 @@ class BlockShapesRun:
 
     Args:
         config: of the experiment.
-        splits: classes to train on, and those that judge.
+        splits: classes to train on, and those that judge; on the device that computes.
         records: where results go.
         seed: of this repetition.
     """
@@ -93,7 +93,8 @@ class BlockShapesRun:
     def _model(self) -> nn.Module:
         channels, *size = self.splits.train.image_shape
         with seeded(self.seed, torch.device("cpu")):
-            return Conv4(self.train.ways, channels, self.config.hidden, size)
+            model = Conv4(self.train.ways, channels, self.config.hidden, size)
+        return model.to(self.splits.train.images.device)
 
     def _tasks(self, classes: ImageClasses) -> TaskSampler:
         return TaskSampler(classes, self.train.ways, self.train.shots, self.train.queries, self.seed)

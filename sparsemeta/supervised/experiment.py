@@ -26,7 +26,7 @@ def experiment(config: Experiment, splits: Splits, out: Path) -> list[Record]:
     Args:
         config: what to run.
         splits: `[family]` takes the training classes as a supervised data set, `[blocks]` meta-trains on them and is
-            judged on the test classes.
+            judged on the test classes. Everything is computed on the device where they are.
         out: folder for results, tickets and checkpoints; made if missing.
 
     Raises:
@@ -36,7 +36,7 @@ def experiment(config: Experiment, splits: Splits, out: Path) -> list[Record]:
     done: list[Record] = []
     for record in _parts(config, splits, records):
         done.append(record)
-        console.print(f"seed {record['seed']}: {record['kind']}, accuracy {record['accuracy']:.2f} %", highlight=False)
+        console.print(f"{record['name']}: accuracy {record['accuracy']:.2f} %", highlight=False)
         write_atomically(out / "results.md", as_markdown(done).encode())
     console.print(as_markdown(done), soft_wrap=True, highlight=False)
     return done

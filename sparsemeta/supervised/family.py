@@ -34,7 +34,7 @@ class FamilyRun:
 
     Args:
         config: of the experiment.
-        classes: images, of which the first `config.classes` classes are used.
+        classes: images, of which the first `config.classes` classes are used; on the device that computes.
         records: where results go.
         seed: of this repetition.
     """
@@ -67,7 +67,8 @@ class FamilyRun:
 
     def _model(self, depth: int) -> nn.Module:
         with seeded(self.seed, torch.device("cpu")):
-            return ResNetCifar(depth, self.known, self.size[0], self.config.widths, self.size[1:])
+            model = ResNetCifar(depth, self.known, self.size[0], self.config.widths, self.size[1:])
+        return model.to(self.run.images.device)
 
     def _find(self, depth: int) -> Found:
         state, rounds = self.folder / f"imp_{depth}", self.config.rounds

@@ -23,8 +23,8 @@ def held_out(classes: ImageClasses, images: int) -> tuple[Labelled, Labelled]:
     fewest = int(classes.counts.min())
     if not 0 < images < fewest:
         raise ValueError(f"expected to hold out 1 to {fewest - 1} images of each class, got {images}; lower held_out")
-    counts = classes.counts
-    from_end = counts.cumsum(0).repeat_interleave(counts) - torch.arange(len(classes.labels))  # 1 for a class's last
+    counts, places = classes.counts, torch.arange(len(classes.labels), device=classes.labels.device)
+    from_end = counts.cumsum(0).repeat_interleave(counts) - places  # 1 for a class's last
     test = from_end <= images
     return (classes.images[~test], classes.labels[~test]), (classes.images[test], classes.labels[test])
 

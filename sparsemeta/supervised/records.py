@@ -37,9 +37,9 @@ class Records:
         return self.folder / "results.json"
 
     def once(self, name: str, make: Callable[[], Mapping[str, Any]]) -> Record:
-        """The record of that name: the one that is there, or what `make` returns."""
+        """The record of that name: the one that is there, or what `make` returns, and its name."""
         if name not in self.records:
-            self.records[name] = json.loads(json.dumps(make()))
+            self.records[name] = json.loads(json.dumps({"name": name, **make()}))
             write_atomically(self.path, json.dumps({**self._head, "records": self.records}, indent=1).encode())
         return self.records[name]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +58,7 @@ def test_the_family_has_every_arm_and_goes_on(splits, tmp_path, monkeypatch):
     assert all(by_name[20, k]["sparsity"] == stretched["sparsity"] for k in kinds[3:])
     assert by_name[20, "snip"]["search_flops"] == 0 < by_name[20, "random"]["search_flops"]
     assert by_name[20, "dense"]["training_flops"] > 6 / 4 * by_name[20, "own"]["training_flops"]
+    assert Ticket.load(tmp_path / "a" / "family_0" / "imp_14" / "ticket_2.safetensors").provenance["method"] == "imp"
     table = (tmp_path / "a" / "results.md").read_text().splitlines()
     assert len(table) == 2 + len(records) and table[4].startswith("| 20 | stretched | ")
 
@@ -103,9 +103,3 @@ def test_errors_in_a_configuration(tmp_path, text, words):
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(ValueError, match=words):
         Experiment.read(tmp_path / "c.toml")
-
-
-def test_tickets_of_an_experiment_stay(splits, tmp_path):
-    experiment(Experiment(family=replace(FAMILY, controls=())), splits, tmp_path)
-    ticket = Ticket.load(tmp_path / "family_0" / "imp_14" / "ticket_2.safetensors")
-    assert ticket.sparsity == pytest.approx(0.36, abs=1e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -26,9 +28,10 @@ def test_each_image_is_mirrored_or_not_and_shifted():
     seen = set()
     for image, both, made in zip(padded, padded.flip(3), flip_and_crop(images, 2), strict=True):
         places = [
-            (mirrored, top, left) for mirrored, whole in enumerate((image, both)) for top in range(5) for left in range(5)
-            if torch.equal(whole[:, top : top + 5, left : left + 6], made)
-        ]  # fmt: skip  one line for each of its parts
+            (mirrored, top, left)
+            for mirrored, top, left in itertools.product(range(2), range(5), range(5))
+            if torch.equal((image, both)[mirrored][:, top : top + 5, left : left + 6], made)
+        ]
         assert len(places) == 1
         seen.add(places[0])
     assert len(seen) > 40  # of 50
