@@ -7,13 +7,17 @@ import sys
 
 import typer
 
-from sparsemeta.cli import bench, data, demo, find, info, ticket, train
+from sparsemeta.cli import adapt, bench, data, demo, evaluate, find, info, ticket, train
+
+STOPPED = 3  # exit status of a run that diverged or lost a process: it can be resumed, bad input (1) cannot
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)  # main() decides what an error looks like
 app.command()(info.info)
 app.command()(demo.demo)
 app.command()(train.train)
 app.command()(find.find)
+app.command("eval")(evaluate.evaluate)
+app.command()(adapt.adapt)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(ticket.app, name="ticket")
@@ -32,3 +36,10 @@ def main() -> None:
         if os.environ.get("SPARSEMETA_TRACEBACK"):  # to find where such an error comes from
             raise
         sys.exit(f"sparsemeta: {error}")
+    except RuntimeError as error:
+        from sparsemeta.meta import DivergenceError, RankError
+
+        if not isinstance(error, (DivergenceError, RankError)) or os.environ.get("SPARSEMETA_TRACEBACK"):
+            raise
+        print(f"sparsemeta: {error}", file=sys.stderr)
+        sys.exit(STOPPED)

@@ -68,8 +68,8 @@ def opened(root: Path) -> Iterator[ImageFiles]:
 def class_entries(files: ImageFiles) -> list[Entry]:
     """Each image with its folder as class. Raises ``FileNotFoundError`` if there is none."""
     paths = [PurePosixPath(name) for name in files.sizes]
-    images = [path for path in paths if path.suffix.lower() in SUFFIXES and len(path.parts) > 1]
-    entries = [Entry(str(path.parent), str(path), files) for path in images if not _hidden(path)]
+    images = [path for path in paths if is_image(path) and len(path.parts) > 1]
+    entries = [Entry(str(path.parent), str(path), files) for path in images]
     if not entries:
         raise FileNotFoundError(
             f"expected images as class/x.png in {files.source}; got none ({len(files.sizes)} other files). "
@@ -78,5 +78,7 @@ def class_entries(files: ImageFiles) -> list[Entry]:
     return entries
 
 
-def _hidden(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+def is_image(path: PurePosixPath) -> bool:
+    """By its name, and not hidden."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden

@@ -1,29 +1,50 @@
-"""Meta-learning: MAML, its batch-norm modes, training and evaluation."""
+"""Meta-learning: the MAML family, batch-norm modes, training and evaluation."""
 
+from .adapt_tasks import adapt_tasks, forward_tasks
+from .alfa import ALFA
+from .algorithms import ALGORITHMS, Algorithm, as_learner
+from .anil import ANIL
 from .batch_norm import BN_MODES
+from .boil import BOIL
+from .cavia import CAVIA
 from .checkpoint import CheckpointError, best_path
 from .config import TrainConfig
 from .distributed import RankError, Ranks
 from .evaluate import Evaluation, evaluate
 from .maml import MAML
+from .maml_plus_plus import MAMLPlusPlus
+from .meta_sgd import MetaSGD
 from .meta_step import DivergenceError, make_learner, make_optimizer, meta_step
 from .records import StepRecord, ValidationRecord
+from .reptile import Reptile
 from .train import TrainResult, train
 
 __all__ = [
+    "ALFA",
+    "ALGORITHMS",
+    "ANIL",
     "BN_MODES",
+    "BOIL",
+    "CAVIA",
     "MAML",
+    "Algorithm",
     "CheckpointError",
     "DivergenceError",
     "Evaluation",
+    "MAMLPlusPlus",
+    "MetaSGD",
     "RankError",
     "Ranks",
+    "Reptile",
     "StepRecord",
     "TrainConfig",
     "TrainResult",
     "ValidationRecord",
+    "adapt_tasks",
+    "as_learner",
     "best_path",
     "evaluate",
+    "forward_tasks",
     "make_learner",
     "make_optimizer",
     "meta_step",

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BN_MODES = ("transductive", "inductive", "frozen")
+from .per_step_norm import PerStepNorm
+
+BN_MODES = ("transductive", "inductive", "frozen", "per_step")
 BATCH = {"training": True, "track_running_stats": False}  # running statistics are neither read nor written
 STORED = {"training": False, "track_running_stats": True}
 
@@ -28,21 +30,31 @@ class BatchNormMode:
             pass also runs the support set.
         ``"frozen"``: the stored running statistics. Nothing in meta-learning ever updates them: a model that was not
             pre-trained keeps mean 0 and variance 1, does not normalise at all and stays near chance.
+        ``"per_step"``: transductive, with statistics and affine parameters of each inner step (``PerStepNorm``, as in
+            MAML++). The affine parameters leave the inner loop.
 
     Args:
         model: the model whose ``nn.BatchNorm*d`` layers are run; one without any runs the same in every mode.
         mode: one of the above.
+        steps: inner steps that ``"per_step"`` tells apart.
+
+    Attributes:
+        per_step: the sets of ``"per_step"``; None in other modes.
+        replaced: names of the model's parameters that ``per_step`` stands for.
 
     Raises:
         ValueError: unknown mode; ``"frozen"`` for a layer without running statistics.
     """
 
-    def __init__(self, model: nn.Module, mode: str):
+    def __init__(self, model: nn.Module, mode: str, steps: int = 1):
         if mode not in BN_MODES:
             raise ValueError(f"expected bn_mode to be one of {', '.join(map(repr, BN_MODES))}; got {mode!r}")
         norms = {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
         self.mode, self.layers = mode, list(norms.values())
         self.tracking = [layer for layer in self.layers if layer.running_mean is not None]
+        self.per_step = PerStepNorm(norms, steps) if mode == "per_step" else None
+        own = [f"{name}." if name else "" for name in norms if self.per_step is not None]
+        self.replaced = {prefix + key for prefix in own for key in ("weight", "bias")}
         if mode == "frozen" and len(self.tracking) < len(norms):
             bare = [name for name, layer in norms.items() if layer.running_mean is None]
             raise ValueError(
@@ -50,14 +62,21 @@ class BatchNormMode:
                 'Build the model with track_running_stats=True, or use bn_mode="transductive"'
             )
 
-    def run(self, forward: Callable[[Tensor], Tensor], x: Tensor, support: Tensor | None = None) -> Tensor:
+    def run(
+        self, forward: Callable[[Tensor], Tensor], x: Tensor, support: Tensor | None = None, step: int = 0
+    ) -> Tensor:
         """``forward(x)`` in this mode.
 
         Args:
             forward: ``[N, ...]`` to ``[N, ...]``, each row on its own but for batch norm.
             x: a batch.
             support: the support set of a query batch ``x``; None, or ``x`` itself, where ``x`` is the support set.
+            step: inner steps taken so far.
         """
+        if self.per_step is not None:
+            sets = dict(zip(self.layers, self.per_step.children(), strict=True))
+            with attributes_set(self.layers, lambda layer: BATCH | sets[layer].after(step)):
+                return forward(x)
         if self.mode == "inductive" and support is not None and support is not x:
             rows = len(support)
             with attributes_set(self.layers, lambda layer: {"forward": partial(normalise_by_first, layer, rows)}):

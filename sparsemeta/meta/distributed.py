@@ -44,14 +44,11 @@ class Ranks:
         return slice(self.rank * tasks // self.world, (self.rank + 1) * tasks // self.world)
 
     def share(self, tasks: Any) -> Any:
-        """This rank's tasks of a batch. Raises ``ValueError`` where a rank would have none."""
+        """This rank's tasks of a batch; none where there are fewer than ranks."""
         if self.world == 1:
             return tasks
-        total = len(tasks.support_y)
-        if total < self.world:
-            raise ValueError(f"expected a task for each of {self.world} processes; got {total}. Raise meta_batch")
         fields = tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y
-        return Tasks(*(field[self.span(total)] for field in fields))
+        return Tasks(*(field[self.span(len(field))] for field in fields))
 
     def reduce(self, optimizer: torch.optim.Optimizer, tasks: int, loss: float, accuracy: float) -> tuple[float, float]:
         """Means over this rank's ``tasks`` tasks become means over all: loss and accuracy, and the gradients in place.

@@ -79,9 +79,8 @@ def judge_all(learner: MAML, sampler: Any, config: TrainConfig, tasks: int, rank
     for start in range(0, tasks, config.meta_batch):
         batch = sampler.sample(min(config.meta_batch, tasks - start))
         numbers = range(start, start + len(batch.support_y))[ranks.span(len(batch.support_y))]
-        if numbers:
-            for row, task in zip(numbers, placed(ranks.share(batch), learner, config), strict=True):
-                rows[row] = judged(learner, *task, steps)
+        for row, task in zip(numbers, placed(ranks.share(batch), learner, config), strict=True):
+            rows[row] = judged(learner, *task, steps)
     return ranks.sum(rows)
 
 

@@ -1,21 +1,21 @@
-"""Model-agnostic meta-learning."""
+"""Model-agnostic meta-learning, the algorithm of which the others are variations."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import vmap
 
 from ..ops.inner_update import inner_update
-from .batch_norm import BatchNormMode
+from .fast_weights import FastWeights
+from .parameters import PerParameter, check_clone, check_rates, check_used
+from .second_order import check_function, check_second_order, step_by_step
 
 
-class MAML(nn.Module):
+class MAML(FastWeights):
     """Model-agnostic meta-learning (Finn et al. 2017, arXiv 1703.03400), in the shape of learn2learn's.
 
     ```python
@@ -28,21 +28,25 @@ class MAML(nn.Module):
 
     The parameters are the model's own. A clone shares the model, modes and buffers included, and owns only its fast
     weights, ``clone.weights``; it starts at its parent's and differentiates back to them. Frozen parameters
-    (``requires_grad=False``) stay as they are.
+    (``requires_grad=False``) stay as they are. Another algorithm has another ``start``, ``updated`` or ``objective``.
 
     Args:
         model: any module; in ``bn_mode="inductive"`` one that maps a batch ``[N, ...]`` to ``[N, ...]``.
-        lr: inner learning rate: a number, a 0-d tensor, or a dict with the names of the trainable parameters of
-            ``model``, of numbers or tensors that broadcast to the parameter. An ``nn.Parameter`` is learned with the
-            model.
+        lr: inner learning rate: a number, a 0-d tensor, or a dict with the names of the parameters of ``model`` that
+            the inner loop moves, of numbers or tensors that broadcast to the parameter. An ``nn.Parameter`` is learned
+            with the model.
         first_order: treat the inner gradients as constants (FOMAML, section 5.2 there). Otherwise exact.
-        bn_mode: where batch norm takes its statistics from: ``"transductive"``, ``"inductive"`` or ``"frozen"``, with
-            pitfalls that ``BatchNormMode`` names. Inner loops never change running statistics.
+        bn_mode: where batch norm takes its statistics from: ``"transductive"``, ``"inductive"``, ``"frozen"`` or
+            ``"per_step"``, with pitfalls that ``BatchNormMode`` names. The model's running statistics never change.
         allow_unused: let parameters that a loss does not depend on stay as they are, instead of raising.
+        second_order: ``"unrolled"`` keeps the graphs of all inner steps; ``"stepwise"`` only the weights before each,
+            and runs each step again in backward (``step_by_step``). The gradient is the same.
+        adapt_only: names of the parameters that the inner loop moves; None for all.
+        steps: inner steps that have batch norms of their own in ``bn_mode="per_step"``.
 
     Raises:
-        ValueError: a rate that is not a positive finite number, rates for other names than the trainable parameters';
-            what ``BatchNormMode`` raises.
+        ValueError: a rate that is not a finite number of at least 0, rates for other names than the parameters that
+            move, an unknown ``second_order`` or name in ``adapt_only``; what ``BatchNormMode`` raises.
     """
 
     def __init__(
@@ -52,101 +56,82 @@ class MAML(nn.Module):
         first_order: bool = False,
         bn_mode: str = "transductive",
         allow_unused: bool = False,
+        second_order: str = "unrolled",
+        adapt_only: Collection[str] | None = None,
+        steps: int = 1,
     ):
-        super().__init__()
-        self.bn_mode, self._batch_norm = bn_mode, BatchNormMode(model, bn_mode)
-        check_rates(lr, model)
-        self.module = model
-        self.lr, self.first_order, self.allow_unused = lr, first_order, allow_unused
-        self.weights: dict[str, Tensor] | None = None
-        self._slots, self._aliases = parameter_slots(model)
-        self._input = self._support = None
+        check_second_order(second_order)
+        super().__init__(model, bn_mode, adapt_only, steps)
+        check_rates(lr, self.start())
+        self.lr = PerParameter(lr) if isinstance(lr, Mapping) else lr
+        self.first_order, self.allow_unused, self.second_order = first_order, allow_unused, second_order
 
-    def clone(self, first_order: bool | None = None, allow_unused: bool | None = None) -> MAML:
-        """A learner with fast weights of its own, which ``adapt`` changes; a clone can be cloned again."""
-        new = copy.copy(self)
-        if self.weights is None:
-            new.weights = {n: params[key] for n, params, key in self._slots if params[key].requires_grad}
+    def updated(self, weights: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``weights`` of one task after one inner step along ``grads``: ``inner_update(weights, grads, lr)``."""
+        new = inner_update(list(weights.values()), list(grads.values()), self.rates(weights))
+        return dict(zip(weights, new, strict=True))
+
+    def rates(self, names: Collection[str]) -> Any:
+        """The rate of this inner step: one for all, or a list with one for each of ``names``."""
+        return [self.lr[name] for name in names] if isinstance(self.lr, Mapping) else self.lr
+
+    def learn_rates(self, starts: Mapping[str, Tensor]) -> None:
+        """Make parameters of the rates, starting at the tensors ``starts``, one for each name."""
+        self.lr = PerParameter({name: nn.Parameter(rate) for name, rate in starts.items()})
+
+    def objective(self, clone: MAML, query_loss: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
+        """What the outer loop minimises for one task, given its adapted ``clone``: the query loss."""
+        return query_loss
+
+    def advance(self) -> None:
+        """Called after each meta-step, for schedules."""
+
+    def clone(
+        self, first_order: bool | None = None, allow_unused: bool | None = None, tasks: int | None = None
+    ) -> MAML:
+        """A learner with fast weights of its own, which ``adapt`` changes; a clone can be cloned again.
+
+        Args:
+            first_order, allow_unused: as for ``MAML``, for this clone.
+            tasks: T, for fast weights ``[T, ...]``, one row for each task. The clone then takes ``x`` ``[T, N, ...]``
+                and runs all tasks at once, one kernel for each layer; adapt it to the sum of the tasks' losses.
+        """
+        new = self.copied(tasks)
         new.first_order = self.first_order if first_order is None else first_order
         new.allow_unused = self.allow_unused if allow_unused is None else allow_unused
         return new
 
-    def adapt(self, loss: Tensor, first_order: bool | None = None, allow_unused: bool | None = None) -> None:
-        """One step of the inner loop on the fast weights: ``inner_update(weights, gradient of loss, lr)``.
+    def adapt(
+        self,
+        loss: Tensor | Callable[[MAML], Tensor],
+        first_order: bool | None = None,
+        allow_unused: bool | None = None,
+    ) -> None:
+        """One step of the inner loop on the fast weights: ``inner_update(weights, gradient of loss, lr)`` in MAML.
 
         Args:
-            loss: scalar, computed with this clone.
+            loss: scalar, computed with this clone; or a function that computes it with the clone that it is given.
             first_order, allow_unused: as for ``MAML``, for this step.
 
         Raises:
             RuntimeError: called on the learner itself; ``loss`` does not depend on some parameter.
+            TypeError: a computed ``loss`` where ``second_order="stepwise"`` has to compute it twice.
         """
-        if not self.weights:
-            raise RuntimeError(
-                "expected a clone with trainable parameters, got "
-                + ("the learner itself; adapt learner.clone()" if self.weights is None else "only frozen ones")
-            )
+        check_clone(self.weights)
         first_order = self.first_order if first_order is None else first_order
-        weights = list(self.weights.values())
-        grads = torch.autograd.grad(loss, weights, create_graph=not first_order, allow_unused=True)
-        if not (self.allow_unused if allow_unused is None else allow_unused):
-            check_used(self.weights, grads)
-        lr = [self.lr[name] for name in self.weights] if isinstance(self.lr, Mapping) else self.lr
-        self.weights = dict(zip(self.weights, inner_update(weights, grads, lr), strict=True))
+        allow_unused = self.allow_unused if allow_unused is None else allow_unused
+        if self.second_order == "stepwise" and not first_order:
+            self.weights = step_by_step(self, check_function(loss), allow_unused)
+        else:
+            self.weights = self.stepped(loss(self) if callable(loss) else loss, not first_order, allow_unused)
+        self.step += 1
         self._support = self._input if self._support is None else self._support
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The model on ``x``, with the fast weights in a clone.
-
-        In ``bn_mode="inductive"`` the batch of the first adaptation is the support set; what comes later is normalised
-        with its statistics, what came before with its own.
-        """
-        if self.weights is not None:
-            self._input = x
-        return self._batch_norm.run(lambda batch: self._call((batch, *args), kwargs), x, self._support)
-
-    def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
-        if self.weights is None:
-            return self.module(*args, **kwargs)
-        aliases = {alias: self.weights[name] for alias, name in self._aliases.items() if name in self.weights}
-        return functional_call(self.module, {**self.weights, **aliases}, args, kwargs, tie_weights=False)
-
-    def named_parameters(self, prefix: str = "", *args: Any, **kwargs: Any) -> Iterator[tuple[str, Tensor]]:
-        """The model's parameters, the fast weights in their place in a clone."""
-        start = len(f"{prefix}.module." if prefix else "module.")
-        for name, parameter in super().named_parameters(prefix, *args, **kwargs):
-            yield name, (self.weights or {}).get(name[start:], parameter)
-
-
-def parameter_slots(model: nn.Module) -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, str]]:
-    """Where each parameter lives, as (name, its module's dict, key), and the further names of tied ones.
-
-    Looked up once: a walk over the modules in every clone would cost as much as the clone.
-    """
-    slots, aliases, first = [], {}, {}
-    for prefix, module in model.named_modules():
-        for key, parameter in module._parameters.items():
-            name = f"{prefix}.{key}" if prefix else key
-            if id(parameter) in first:
-                aliases[name] = first[id(parameter)]
-            elif parameter is not None:
-                first[id(parameter)] = name
-                slots.append((name, module._parameters, key))
-    return slots, aliases
-
-
-def check_rates(lr: Any, model: nn.Module) -> None:
-    names = {name for name, p in model.named_parameters() if p.requires_grad}
-    if isinstance(lr, Mapping) and lr.keys() != names:
-        raise ValueError(f"expected lr for each trainable parameter and no other; it differs in {lr.keys() ^ names}")
-    for rate in lr.values() if isinstance(lr, Mapping) else [lr]:
-        if not isinstance(rate, Tensor) and not (isinstance(rate, (int, float)) and 0 <= rate < math.inf):
-            raise ValueError(f"expected lr to be a finite number >= 0, a tensor, or a dict of those; got {rate!r}")
-
-
-def check_used(weights: Mapping[str, Tensor], grads: tuple[Tensor | None, ...]) -> None:
-    if unused := [name for name, grad in zip(weights, grads, strict=True) if grad is None]:
-        raise RuntimeError(
-            f"expected a loss that depends on every trainable parameter; it does not on {unused}. "
-            "Compute it with this clone, freeze them with requires_grad_(False), or pass allow_unused=True"
-        )
+    def stepped(self, loss: Tensor, create_graph: bool, allow_unused: bool) -> dict[str, Tensor]:
+        """The fast weights one step further, without changing this clone; those without a gradient as they are."""
+        grads = torch.autograd.grad(loss, list(self.weights.values()), create_graph=create_graph, allow_unused=True)
+        if not allow_unused:
+            check_used(self.weights, grads)
+        used = {name: g for name, g in zip(self.weights, grads, strict=True) if g is not None}
+        updated = self.updated if self.tasks is None else vmap(self.updated)
+        return {**self.weights, **updated({name: self.weights[name] for name in used}, used)}

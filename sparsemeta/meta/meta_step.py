@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .algorithms import as_learner
 from .config import TrainConfig
 from .maml import MAML
 from .optimizers import outer_optimizer
@@ -20,9 +21,9 @@ class DivergenceError(RuntimeError):
 
 
 def make_learner(model: nn.Module, config: TrainConfig) -> MAML:
-    """The learner that ``config`` describes; the weights of ``model`` take its memory format."""
+    """The learner that ``config`` describes (``as_learner``); the weights of ``model`` take its memory format."""
     model.to(memory_format=config.torch_memory_format)
-    return MAML(model, lr=config.inner_lr, first_order=config.first_order, bn_mode=config.bn_mode)
+    return as_learner(model, config)
 
 
 def make_optimizer(learner: MAML, config: TrainConfig) -> torch.optim.Optimizer:
@@ -40,7 +41,7 @@ def make_optimizer(learner: MAML, config: TrainConfig) -> torch.optim.Optimizer:
 def meta_step(
     learner: MAML, tasks: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, reduce: Callable | None = None
 ) -> tuple[float, float]:
-    """One meta-step: the mean query loss over the tasks goes one step of ``optimizer`` down.
+    """One meta-step: the mean objective over the tasks, in MAML the query loss, goes one step of ``optimizer`` down.
 
     The graph of one task is freed before the next task begins, so memory does not grow with the tasks.
 
@@ -64,12 +65,14 @@ def meta_step(
         clone = adapted(learner, support_x, support_y, config.inner_steps)
         logits = clone(query_x)
         loss = F.cross_entropy(logits, query_y)
-        (loss / len(tasks.support_y)).backward()
+        objective = learner.objective(clone, loss, query_x, query_y)
+        (objective / len(tasks.support_y)).backward()
         results.append(torch.stack([loss.detach(), accuracy(logits, query_y)]))
     loss, percent = torch.stack(results).mean(0).tolist()
     if reduce is not None:
         loss, percent = reduce(optimizer, len(results), loss, percent)
     take_step(optimizer, config.clip_norm, loss)
+    learner.advance()
     return loss, percent
 
 
@@ -90,7 +93,7 @@ def adapted(learner: MAML, support_x: Tensor, support_y: Tensor, steps: int) -> 
     """A clone after ``steps`` inner steps on the cross-entropy of the support set."""
     clone = learner.clone()
     for _ in range(steps):
-        clone.adapt(F.cross_entropy(clone(support_x), support_y))
+        clone.adapt(lambda clone: F.cross_entropy(clone(support_x), support_y))
     return clone
 
 

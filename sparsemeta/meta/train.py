@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from torch import nn
 
 from .checkpoint import best_path
@@ -90,7 +91,10 @@ def train(
         raise ValueError("expected checkpoint to name a file to resume from; got None")
     if (validation is None) and (config.validate_every or config.patience):
         raise ValueError("expected validation tasks with validate_every or patience; got None. Pass validation=sampler")
-    ranks, run = Ranks.current(), Run(model, sampler, config, about)
+    ranks = Ranks.current()
+    if config.meta_batch < ranks.world:
+        raise ValueError(f"expected a task for each of {ranks.world} processes; got meta_batch={config.meta_batch}")
+    run = Run(model, sampler, config, about)
     with seeded(config.seed, run.device), forward_in(model, config.precision):
         if resume:
             run.load(checkpoint)
@@ -105,6 +109,7 @@ def train(
                 advance(record, best(run.validations))
                 if on_step is not None:
                     on_step(record)
+        ranks.sum(torch.zeros(1, device=run.device))  # nobody goes on to read a file that is still being written
     return result_of(run, checkpoint)
 
 

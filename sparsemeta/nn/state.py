@@ -39,7 +39,7 @@ class PatternState(nn.Module):
         missing_keys += [prefix + key for key, tensor in ((BITS, bits), (SIZES, sizes)) if tensor is None and strict]
         try:
             if bits is not None and sizes is not None:
-                self._adopt(_unpack(bits, sizes), state_dict.get(f"{prefix}values"))
+                self._adopt(unpack_state(bits, sizes), state_dict.get(f"{prefix}values"))
         except ValueError as error:
             errors.append(f"{prefix}pattern: {error}")
             return  # with its old pattern the layer cannot take the values either
@@ -59,7 +59,7 @@ class PatternState(nn.Module):
         self.pattern = pattern
 
 
-def _unpack(bits: Tensor, sizes: Tensor) -> Pattern:
+def unpack_state(bits: Tensor, sizes: Tensor) -> Pattern:
     if sizes.dtype != torch.int64 or sizes.dim() != 2 or len(sizes) != 2:
         got = f"{sizes.dtype} {tuple(sizes.shape)}"
         raise ValueError(f"expected {SIZES} of int64 [2, rank], got {got}; the state is damaged")

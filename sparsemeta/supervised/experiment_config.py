@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..keys import check_keys
 from ..meta.config import TrainConfig
+from ..meta.recipe import read_tables
 from ..pruning.elastic_controls import CONTROLS
 from ..pruning.kinds import Kind
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class Blocks:
     seeds: Sequence[int] = (0,)
 
     def __post_init__(self) -> None:
-        _check_keys(self.train, [f.name for f in fields(TrainConfig) if f.name not in ("seed",)], "[blocks.train]")
+        check_keys(self.train, [f.name for f in fields(TrainConfig) if f.name != "seed"], "a key of [blocks.train]")
         if other := [shape for shape in self.shapes if Kind.parse(shape).size is None]:
             raise ValueError(f"expected shapes of blocks such as '4x4', got {other}")
         if not 0 < self.rewind < self.config(0).steps:
@@ -108,18 +104,10 @@ class Experiment:
     @classmethod
     def read(cls, path: str | Path) -> Experiment:
         """From a TOML file. Raises `ValueError` for anything that is not as above."""
-        try:
-            tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"expected a TOML file at {path}; got an error in it: {error}") from error
-        kinds = {"family": Family, "blocks": Blocks}
-        _check_keys(tables, kinds, str(path))
+        tables, kinds = read_tables(path), {"family": Family, "blocks": Blocks}
+        check_keys(tables, kinds, "a table of an experiment")
         for name, table in tables.items():
-            _check_keys(table, [f.name for f in fields(kinds[name])], f"[{name}]")
+            if not isinstance(table, Mapping):
+                raise ValueError(f"expected [{name}] to be a table; got {table!r}")
+            check_keys(table, [f.name for f in fields(kinds[name])], f"a key of [{name}]")
         return cls(**{name: kinds[name](**table) for name, table in tables.items()})
-
-
-def _check_keys(given: Mapping[str, Any], known: Any, where: str) -> None:
-    if not isinstance(given, Mapping) or (unknown := [key for key in given if key not in known]):
-        got = unknown if isinstance(given, Mapping) else repr(given)
-        raise ValueError(f"expected in {where} a table with keys among {', '.join(known)}; got {got}")

@@ -106,6 +106,7 @@ class FamilyRun:
         start = Snapshot(self.config.rewind, model.state_dict(), None, extra)
         sparse, start = start.sparse(model, ticket)
         checkpoint = self.folder / f"{kind}_{depth}.safetensors"
+        ticket.save(self.folder / f"{kind}_{depth}_ticket.safetensors")
         trained = self.run.run(sparse, self.run.steps, start, checkpoint, progress=True)
         steps = self.config.steps - self.config.rewind
         return self._judged(depth, sparse, ticket, trained.seconds, steps, searched)

@@ -6,7 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
+
+import sparsemeta as sm
 
 WAYS, SHOTS, QUERIES = 3, 2, 4
 
@@ -46,6 +50,35 @@ def make_net(track_running_stats: bool = False, dropout: float = 0.0) -> nn.Sequ
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, stride=2), norm, nn.Softplus(), nn.Dropout(dropout), nn.Flatten(), nn.Linear(36, WAYS)
     )
+
+
+class Written:
+    """A small model in float64, dense or sparse, and what it computes written out on the dense one."""
+
+    def __init__(self, sparse: bool):
+        self.dense = make_net().double()
+        names = ["0.weight", "5.weight"] if sparse else []
+        masks = {name: torch.rand_like(self.dense.get_parameter(name)) < 0.5 for name in names}
+        ticket = sm.Ticket.from_masks(masks) if sparse else None
+        self.model = sm.sparsify(self.dense, ticket) if sparse else self.dense
+        self.patterns = {name[: -len("weight")]: p for name, p in ticket.patterns.items()} if sparse else {}
+
+    def leaves(self) -> dict[str, Tensor]:
+        """The model's parameters, as leaves of their own."""
+        return {name: p.detach().clone().requires_grad_() for name, p in self.model.named_parameters()}
+
+    def logits(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        full = {layer + "weight": p.expand(weights[layer + "values"]) for layer, p in self.patterns.items()}
+        rest = {name: w for name, w in weights.items() if not name.endswith("values")}
+        return functional_call(self.dense, rest | full, (x,))
+
+    def loss(self, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.logits(weights, x), y)
+
+
+@pytest.fixture(params=["dense", "sparse"])
+def written(request) -> Written:
+    return Written(request.param == "sparse")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,51 @@
+"""`sparsemeta eval`: how well a checkpoint adapts to new tasks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="As `sparsemeta train` writes it.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Default: the one that it was trained on.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    tasks: Annotated[int, typer.Option(min=2, help="Tasks.")] = 600,
+    queries: Annotated[int | None, typer.Option(help="Query images of each class. Default: the checkpoint's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the tasks. Default: the checkpoint's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print the accuracy of a checkpoint on new tasks, with its interval and everything that it depends on."""
+    import torch  # here, so that `sparsemeta --help` does not wait for it
+
+    from sparsemeta.data import Splits
+    from sparsemeta.keys import check_keys
+    from sparsemeta.meta.prepare import judge, load_splits
+    from sparsemeta.meta.recipe import DataRecipe, TestRecipe
+    from sparsemeta.meta.trained import load_trained
+
+    check_keys([split], Splits._fields, "a split")
+    if threads:
+        torch.set_num_threads(threads)
+    trained = load_trained(checkpoint, device)
+    own = trained.about["data"]
+    name = dataset or own["name"]
+    options = own["options"] if name == own["name"] else {}
+    images = getattr(load_splits(DataRecipe(options=options), name, data, device), split)
+    given = {"tasks": tasks, "queries": queries, "seed": seed}
+    test = TestRecipe(**trained.about["test"] | {key: value for key, value in given.items() if value is not None})
+    score = judge(trained.learner, images, trained.config, test, trained.about["normalise"])
+    if as_json:
+        config = trained.config
+        facts = {**asdict(score), **asdict(test), "data": name, "split": split, "config": asdict(config)}
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    what = f"{trained.config.ways}-way {trained.config.shots}-shot, {trained.config.algorithm}"
+    typer.echo(f"{name} {split}, {what}: {score}, seed {test.seed}")
