@@ -1,7 +1,11 @@
-"""The field's two standard few-shot backbones, as plain PyTorch modules, and Conv-4 with context parameters."""
+"""The few-shot field's standard backbones, and the families that tickets stretch over, as plain PyTorch modules."""
 
 from sparsemeta.models.conv4 import Conv4
+from sparsemeta.models.conv_n import ConvN
 from sparsemeta.models.film import FiLM, FiLMConv4
 from sparsemeta.models.resnet12 import ResNet12
+from sparsemeta.models.resnet_cifar import ResNetCifar
+from sparsemeta.models.resnet_imagenet import ResNetImageNet
+from sparsemeta.models.vgg import VGG
 
-__all__ = ["Conv4", "FiLM", "FiLMConv4", "ResNet12"]
+__all__ = ["VGG", "Conv4", "ConvN", "FiLM", "FiLMConv4", "ResNet12", "ResNetCifar", "ResNetImageNet"]
