@@ -56,7 +56,9 @@ class Surgeon:
         rows = self._rows(weight)
         return self._weight(rows.square() / self._softened(len(rows))[:, : rows.shape[1]], weight.shape)
 
-    def prune(self, weight: Tensor, bias: Tensor | None, mask: Tensor, count: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    def prune(
+        self, weight: Tensor, bias: Tensor | None, mask: Tensor, count: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Remove the `count` weights of lowest score among those that `mask` keeps, and update the others.
 
         Args:

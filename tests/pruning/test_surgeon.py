@@ -1,4 +1,4 @@
-"""The surgeon against definitions: the Hessian on unfolded inputs, removals one by one, optimal brain surgery by hand."""
+"""The surgeon against definitions: Hessians of unfolded inputs, removals one by one, optimal brain surgery."""
 
 from __future__ import annotations
 
