@@ -33,7 +33,7 @@ def training_curves(dense: dict[str, Sequence], ticket: dict[str, Sequence]) -> 
 def kept_fractions(layers: dict[str, dict[str, Any]]) -> str:
     """How much each layer keeps."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = canvas(4.4, 2.6)
+        figure, axes = canvas(4.4, max(2.6, 0.3 * len(layers)))
         bars = axes.barh(list(layers), [100 * layer["fraction"] for layer in layers.values()], color=TICKET)
         axes.bar_label(bars, [f"{layer['kept']:,} of {layer['numel']:,}" for layer in layers.values()], padding=3)
         axes.set(xlabel="kept, %", xlim=(0, 145), xticks=range(0, 101, 25), title="Weights kept")

@@ -87,6 +87,7 @@ def _finder(method: str, run: TrainingRun | None) -> Finder:
 def _facts(search: Search) -> dict[str, Any]:
     facts = {"asked_sparsity": search.sparsity, "seed": search.seed, "rewind": search.rewind, **search.options}
     facts |= {key: str(value) for key, value in search.laying.items()}
+    facts |= {"run": search.run.facts} if search.run else {}
     return facts | ({"schedule": search.schedule} if search.schedule else {})
 
 

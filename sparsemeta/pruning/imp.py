@@ -8,14 +8,17 @@ import time
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from torch import nn
 
+from ..meta.checkpoint import CheckpointError
+from ..nn.base import SparseLayer
 from ..ticket import Ticket
 from .cost import Cost, sample_flops
 from .imp_state import ImpState
 from .rewind import Snapshot
-from .score_rounds import levels, next_ticket, record
+from .score_rounds import ScoreRounds, record
 from .search import Finder, Found, Search, method
 
 
@@ -36,27 +39,45 @@ def imp(model: nn.Module, search: Search) -> Found:
 
 
 def _search(score: str, default: str, model: nn.Module, search: Search) -> Found:
-    if search.run is None:
-        raise ValueError("expected a training run for this search, got None; pass run=MetaRun(...), SupervisedRun(...)")
-    rounds = levels(search, default)
+    _check(model, search)
+    rounds = ScoreRounds(score, default, search)
     with tempfile.TemporaryDirectory() as temporary:
         state = ImpState(search.state or Path(temporary))
-        state.open({"score": score, "levels": list(rounds), **_identity(search)}, search.resume)
-        for number in range(len(state.records), len(rounds)):
-            _round(score, copy.deepcopy(model), search, state, number, rounds[number])
+        state.open({"score": score, "levels": rounds.levels, **_identity(search)}, search.resume)
+        _check_beginning(model, state)
+        while (done := len(state.records)) < len(rounds.levels):
+            _round(copy.deepcopy(model), rounds, state, done)
         cost = sum((Cost(r["flops"], r["seconds"]) for r in state.records), Cost())
-        return Found(state.ticket(len(rounds)), cost, state.records, state.store.load("theta_r"))
+        return Found(state.ticket(done), cost, state.records, state.store.load("theta_r"))
+
+
+def _check(model: nn.Module, search: Search) -> None:
+    if search.run is None:
+        raise ValueError("expected a training run for this search, got None; pass run=MetaRun(...), SupervisedRun(...)")
+    if any(isinstance(layer, SparseLayer) for layer in model.modules()):
+        raise ValueError("expected a dense model, got one with sparse layers; use densify(model)")
+
+
+def _check_beginning(model: nn.Module, state: ImpState) -> None:
+    """The first weights are part of the search: others would give another ticket."""
+    if "theta_0" not in state.store:
+        return
+    own, then = model.state_dict(), state.store.load("theta_0").model
+    if own.keys() != then.keys() or any(not torch.equal(own[name].cpu(), then[name]) for name in own):
+        raise CheckpointError(
+            f"expected the model and first weights of the search in {state.folder}, got others; make the model as then"
+        )
 
 
 def _identity(search: Search) -> dict:
     """What may not change when a search is resumed."""
     facts = {key: str(value) for key, value in search.laying.items()} | {"exclude": list(search.exclude)}
-    return facts | {"rewind": search.rewind, "steps": search.run.steps, "options": dict(search.options)}
+    return facts | {"rewind": search.rewind, "options": dict(search.options), "run": search.run.facts}
 
 
-def _round(score: str, model: nn.Module, search: Search, state: ImpState, number: int, level: float | None) -> None:
+def _round(model: nn.Module, rounds: ScoreRounds, state: ImpState, number: int) -> None:
     """Train from step r to the end (the first round makes step r on its way), and prune."""
-    ticket = state.ticket(number) if number else None
+    search, ticket = rounds.search, state.ticket(number) if number else None
     _announce(search, number, ticket)
     per_step = search.run.passes * sample_flops(model, ticket, search.run.input_size)
     early = 0.0 if number else _rewind_point(model, search, state)
@@ -64,7 +85,7 @@ def _round(score: str, model: nn.Module, search: Search, state: ImpState, number
     checkpoint = state.training(f"round_{number + 1}")
     trained = search.run.run(model, search.run.steps, start, checkpoint, search.progress)
     begin = time.perf_counter()
-    pruned = next_ticket(score, model, search, level)
+    pruned = rounds.ticket(model, rounds.levels[number])
     training, pruning = early + trained.seconds, time.perf_counter() - begin
     steps = search.run.steps - (search.rewind if number else 0)
     state.add(pruned, {

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from rich.progress import track
 from torch import Tensor, nn
 
 from ..meta.checkpoint import load_checkpoint, save_checkpoint
 from ..meta.meta_step import DivergenceError
-from ..meta.progress import step_bar
 from ..meta.seeds import seeded
 from .cost import supervised_passes
 from .probe import Probe
@@ -72,6 +73,12 @@ class SupervisedRun:
         """See `TrainingRun`."""
         return tuple(self.images.shape[1:])
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `TrainingRun`."""
+        plain = ("steps", "batch", "lr", "momentum", "weight_decay", "gamma", "seed")
+        return {name: getattr(self, name) for name in plain} | {"milestones": list(self.milestones)}
+
     def run(
         self, model: nn.Module, steps: int, start: Snapshot | None = None, checkpoint: Path | None = None,
         progress: bool = False,
@@ -86,10 +93,9 @@ class SupervisedRun:
             optimizer.load_state_dict(start.optimizer)
         history = start.extra["history"].tolist() if start and start.step else []
         model.train()
-        with seeded(self.seed, self.images.device), step_bar(steps, len(history), progress) as advance:
-            while len(history) < steps:
-                history.append(self._step(model, optimizer, len(history)))
-                advance(*history[-1][:2])
+        with seeded(self.seed, self.images.device):
+            for step in track(range(len(history), steps), "training", disable=not progress):
+                history.append(self._step(model, optimizer, step))
                 if checkpoint is not None and len(history) % self.checkpoint_every == 0:
                     save_checkpoint(checkpoint, vars(_snapshot(model, optimizer, history)))
         end = _snapshot(model, optimizer, history)

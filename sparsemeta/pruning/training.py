@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,11 +42,13 @@ class TrainingRun(Protocol):
         steps: of the whole run.
         passes: forward passes of one sample that a step amounts to (`cost`).
         input_size: `(C, H, W)` of one sample.
+        facts: its settings, of what JSON can hold; a search is only resumed with the same.
     """
 
     steps: int
     passes: int
     input_size: tuple[int, ...]
+    facts: dict[str, Any]
 
     def run(
         self, model: nn.Module, steps: int, start: Snapshot | None = None, checkpoint: Path | None = None,
@@ -75,7 +77,7 @@ class MetaRun:
 
     def __init__(self, sampler: Any, config: TrainConfig):
         self.sampler, self.config = sampler, config
-        self.steps, self.passes = config.steps, meta_passes(config)
+        self.steps, self.passes, self.facts = config.steps, meta_passes(config), asdict(config)
         self._beginning = sampler.state_dict()
         self.input_size = tuple(self._first(1).support_x.shape[2:])
 
