@@ -6,7 +6,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from torch import nn
 
 from ..ticket import Ticket
 from .cost import Cost, sample_flops
-from .distributions import ticket_from_scores
+from .imp import check_beginning, check_search, identity
 from .imp_state import ImpState
 from .mwt_carry import densified, first_order
 from .mwt_detection import Detector, Distances, Level, distances, kept_fraction
 from .rewind import Snapshot
-from .score_rounds import ROUND_OPTIONS, levels
-from .scores import SCORES
+from .score_rounds import ScoreRounds
 from .search import Found, Search, method
 from .training import Trained
 
@@ -42,44 +41,45 @@ def mwt(model: nn.Module, search: Search) -> Found:
     Its trace has a record for each check: level, step, the ticket's kept weights and fractions, both distances, why the
     level is over, loss, accuracy, FLOPs and seconds.
     """
-    if search.run is None:
-        raise ValueError("expected a training run for this search, got None; pass run=MetaRun(...)")
-    own = {key: value for key, value in search.options.items() if key not in ROUND_OPTIONS}
-    if unknown := own.keys() - {field.name for field in fields(Detector)}:
-        raise ValueError(f"expected options of Detector and schedule, got {sorted(unknown)}; see Detector")
-    detector = Detector(**{"cap": max(search.run.steps // 8, own.get("every", Detector.every)), **own})
+    check_search(model, search)
+    own = {field.name: search.options[field.name] for field in fields(Detector) if field.name in search.options}
+    every = own.get("every", Detector.every)
+    detector = Detector(**{"cap": max(search.run.steps // 8, every), **own})
+    others = {key: value for key, value in search.options.items() if key not in own}
+    rounds = ScoreRounds("magnitude", "iterative", replace(search, keep_one="unit", options=others))
     with tempfile.TemporaryDirectory() as temporary:
-        return LightSearch(model, search, detector, ImpState(search.state or Path(temporary))).found()
+        state = ImpState(search.state or Path(temporary))
+        settings = {"method": "mwt", "levels": rounds.levels, "detector": vars(detector), **identity(search)}
+        state.open(settings, search.resume)
+        check_beginning(model, state)
+        return LightSearch(model, rounds, detector, state).found()
 
 
 class LightSearch:
     """A light search with its state folder. A record counts once it stands there, so the search goes on from checks."""
 
-    def __init__(self, model: nn.Module, search: Search, detector: Detector, state: ImpState):
-        self.model, self.search, self.detector, self.state = model, search, detector, state
-        self.levels = levels(search, "iterative")
-        self.laying = {**search.laying, "keep_one": "unit"}
-        settings = {key: str(value) for key, value in self.laying.items()}
-        settings |= {"method": "mwt", "levels": list(self.levels), "exclude": list(search.exclude)}
-        settings |= {"detector": vars(detector), "rewind": search.rewind, "steps": search.run.steps}
-        state.open(settings, search.resume)
+    def __init__(self, model: nn.Module, rounds: ScoreRounds, detector: Detector, state: ImpState):
+        self.model, self.rounds, self.detector, self.state = model, rounds, detector, state
+        self.run = rounds.search.run
 
     def found(self) -> Found:
         """Search, or go on with it, to the end."""
         begin, cost = self._rewind_point()
-        while (level := self._level()).number < len(self.levels):
+        while (level := self._level()).number < len(self.rounds.levels):
             self._check(level, begin)
         cost = sum((Cost(r["flops"], r["seconds"]) for r in self.state.records), cost)
         return Found(self.state.ticket(len(self.state.records)), cost, self.state.records, begin)
 
     def _rewind_point(self) -> tuple[Snapshot, Cost]:
         """theta_r, where the search and then the ticket start: that many steps of the run itself."""
-        run, steps = self.search.run, self.search.rewind
+        steps, progress = self.rounds.search.rewind, self.rounds.search.progress
+        zero = Snapshot(0, copy.deepcopy(self.model.state_dict()))
+        self.state.store.save("theta_0", zero)
         if not steps:
-            return Snapshot(0, copy.deepcopy(self.model.state_dict())), Cost()
-        checkpoint = self.state.training("theta_r")  # of a run that is done with these steps when it is there whole
-        trained = run.run(copy.deepcopy(self.model), steps, None, checkpoint, self.search.progress)
-        flops = steps * run.passes * sample_flops(self.model, None, run.input_size)
+            return zero, Cost()
+        checkpoint = self.state.training("theta_r")  # when it is there whole, nothing is trained again
+        trained = self.run.run(copy.deepcopy(self.model), steps, None, checkpoint, progress)
+        flops = steps * self.run.passes * sample_flops(self.model, None, self.run.input_size)
         return trained.snapshot, Cost(flops, trained.seconds)
 
     def _check(self, level: Level, begin: Snapshot) -> None:
@@ -89,15 +89,14 @@ class LightSearch:
         start = self.state.store.load(f"check_{number - 1}") if number > 1 else begin
         trained, network, flops = self._train(current, start, steps, self.state.training(f"segment_{number}"))
         started = time.perf_counter()
-        scores = SCORES["magnitude"](network, exclude=self.search.exclude)
-        ticket = ticket_from_scores(scores, sparsity=self.levels[level.number], **self.laying)
+        ticket = self.rounds.ticket(network, self.rounds.levels[level.number])
         moved = distances(ticket, self.state.ticket(number - 1)) if level.steps else None
         level = level.checked(self.detector, steps, moved)
         self.state.store.save(f"check_{number}", densified(trained.snapshot, network, current))
         seconds = trained.seconds + time.perf_counter() - started
         cost = {"flops": flops, "training_seconds": trained.seconds, "seconds": seconds}
         self.state.add(ticket, self._record(level, current, ticket, moved) | scalars(trained) | cost)
-        announce(self.state.records[-1], self.search.progress)
+        announce(self.state.records[-1], self.rounds.search.progress)
         for name in (f"segment_{number}", f"check_{number - 1}"):
             self.state.training(name).unlink(missing_ok=True)
 
@@ -105,7 +104,7 @@ class LightSearch:
         self, current: Ticket | None, start: Snapshot, steps: int, checkpoint: Path
     ) -> tuple[Trained, nn.Module, float]:
         """Train on from `start`: what came of it, the trained network, and the FLOPs."""
-        run, start = first_order(self.search.run, start)
+        run, start = first_order(self.run, start)
         model = copy.deepcopy(self.model)
         model, start = start.sparse(model, current) if current else (start.dense(model), start)
         trained = run.run(model, start.step + steps, start, checkpoint)
