@@ -1,6 +1,6 @@
 """Pruning: scores, distributions, schedules and kinds of sparsity, apart from each other; rewinding; ticket algebra."""
 
-from . import mwt, scores_obs, scores_synflow  # noqa: F401  they register methods and scores
+from . import anp, mwt, scores_obs, scores_synflow  # noqa: F401  they register methods and scores
 from .algebra import Overlap, intersection, overlap, reinitialise, shuffle, union
 from .cost import Cost, meta_passes, sample_flops, supervised_passes
 from .dead_units import DeadUnits, dead_units
