@@ -28,6 +28,7 @@ def find(
     schedule: Annotated[str | None, typer.Option(help="one-shot, iterative, exponential or gradual.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="Of the method: NAME=VALUE, as rounds=5.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint of `train`: score its weights, train none.")] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks that a score looks at.")] = 32,
     state: Annotated[Path | None, typer.Option(help="Folder from which an interrupted search can go on.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in STATE.")] = False,
     steps: Annotated[int, typer.Option(help="Meta-steps of a training run.")] = 1000,
@@ -65,7 +66,7 @@ def find(
     found = pruning.find_ticket(
         method, network, sparsity=sparsity, distribution=distribution, kind=block, schedule=schedule, seed=seed,
         keep_one="unit" if every_unit else "layer", exclude=exclude or ["head"], run=None if weights else run,
-        probe=run.probe(8), rewind=rewind, state=state, resume=resume,
+        probe=run.probe(tasks), rewind=rewind, state=state, resume=resume,
         provenance={"model": model, "data": Path(data).name, "hidden": hidden}, **options,
     )  # fmt: skip
     files = save_found(found, out)
@@ -101,6 +102,7 @@ def _network(
 
     from sparsemeta import models
     from sparsemeta.meta.checkpoint import load_checkpoint
+    from sparsemeta.meta.run import model_mismatches
     from sparsemeta.meta.seeds import seeded
 
     channels, *size = image_shape
@@ -112,6 +114,10 @@ def _network(
         raise ValueError(f"expected model to be one of {', '.join(makers)}, got {name!r}")
     with seeded(config.seed, torch.device("cpu")):
         model = makers[name]()
-    if weights:
-        model.load_state_dict(load_checkpoint(weights)["model"])
+    if weights is None:
+        return model
+    state = load_checkpoint(weights)["model"]
+    if wrong := model_mismatches(model, state):
+        raise ValueError(f"expected a checkpoint of a dense {name} in {weights}, got another: {'; '.join(wrong)}")
+    model.load_state_dict(state)
     return model

@@ -43,7 +43,8 @@ def ticket_from_scores(
     """
     check_distribution(sparsity, distribution, scores, keep_one)
     kinds = {name: kind_of(kind, name) for name in scores}
-    _check_kinds(kinds, distribution if isinstance(distribution, Mapping) else dict.fromkeys(scores, sparsity))
+    given = distribution if isinstance(distribution, Mapping) else dict.fromkeys(scores, sparsity)
+    _check_kinds(kinds, given, keep_one)
     blocks = {name: whole_blocks(name, s.shape, kinds[name].block(s.shape)) for name, s in scores.items()}
     units = {name: _units(name, s, kinds[name], blocks[name]) for name, s in scores.items()}
     protected = {name: _protected(units[name], blocks[name], keep_one) for name in scores}
@@ -99,8 +100,10 @@ def check_distribution(
         check_sparsity(value)
 
 
-def _check_kinds(kinds: Mapping[str, Kind], sparsity: Mapping[str, float]) -> None:
+def _check_kinds(kinds: Mapping[str, Kind], sparsity: Mapping[str, float], keep_one: str) -> None:
     for name, kind in kinds.items():
+        if kind.name == "channels" and keep_one == "unit" and sparsity[name]:
+            raise ValueError(f"expected keep_one='layer' for channels, got 'unit', which leaves all of {name!r}")
         if (asked := sparsity[name]) < kind.least_sparsity - 1e-9:
             raise ValueError(
                 f"expected a sparsity of at least {kind.least_sparsity:g} for {kind.name}, got {asked:g} for {name!r}; "

@@ -20,7 +20,7 @@ def synflow(model: nn.Module, weights: Weights, probe: Probe) -> dict[str, Tenso
     """
     positive(model)
     shape = probe.inputs[0].shape[1:]
-    ones = torch.ones(1, *shape, dtype=torch.float64, device=probe.inputs[0].device)
+    ones = torch.ones(1, *shape, dtype=torch.float64, device=next(model.parameters()).device)
     flow = gradients(model(ones).sum(), weights)
     return {name: weight * flow[name] for name, weight in weights.items()}
 

@@ -101,8 +101,7 @@ class SupervisedRun:
         end = _snapshot(model, optimizer, history)
         if checkpoint is not None:
             save_checkpoint(checkpoint, vars(end))
-        made = end.extra["history"][begun:]
-        return Trained(end, made[:, 2].sum().item(), *made[-max(1, len(made) // 10) :, :2].mean(0).tolist())
+        return Trained.of(end, end.extra["history"][begun:])
 
     def probe(self, batches: int) -> Probe:
         """See `TrainingRun`: the first batches, without augmentation."""

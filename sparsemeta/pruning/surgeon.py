@@ -137,8 +137,8 @@ def adapted_hessian(
     """
     like = next(model.parameters())
     mean: Tensor | float = 0.0
-    for x, adapt in zip(probe.inputs, probe.adaptations, strict=True):
-        network = adapt(model) if adapted else model
+    for index, x in enumerate(probe.inputs):
+        network = probe.adaptations[index](model) if adapted and probe.adaptations else model
         with torch.no_grad():
             of_task = input_hessians(model, {"": layer}, partial(network, x.to(like)), max_rows, stride)[""]
         mean = mean + of_task / len(probe.inputs)

@@ -27,7 +27,8 @@ def save_found(found: Found, path: str | Path) -> list[Path]:
     contents = {"json": figures(found), "kept.svg": plots.kept(found.ticket), "masks.svg": plots.masks(found.ticket)}
     if len(found.trace) > 1:
         contents["trace.svg"] = _trace_plot(found)
-    beside = {path.with_suffix(f".{suffix}"): text for suffix, text in contents.items()}
+    stem = path.name.removesuffix(".safetensors")
+    beside = {path.with_name(f"{stem}.{suffix}"): text for suffix, text in contents.items()}
     for file, text in beside.items():
         write_atomically(file, text.encode())
     return [path, *beside]

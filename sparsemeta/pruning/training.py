@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..meta.checkpoint import load_checkpoint, save_checkpoint
 from ..meta.config import TrainConfig
+from ..meta.run import StepRecord
 from ..meta.train import train
 from .cost import meta_passes
 from .probe import Probe
@@ -33,6 +34,12 @@ class Trained:
     seconds: float
     loss: float
     accuracy: float
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, history: Tensor) -> Trained:
+        """Of the loss, accuracy and seconds of each step, `[steps, 3]`."""
+        means = history[-max(1, len(history) // 10) :].mean(0).tolist()
+        return cls(snapshot, history[:, 2].sum().item(), *means[:2])
 
 
 class TrainingRun(Protocol):
@@ -91,17 +98,30 @@ class MetaRun:
         with file_or_temporary(checkpoint) as path:
             if begun and not path.exists():
                 save_checkpoint(path, {**start.extra, "model": model.state_dict(), "optimizer": start.optimizer})
-            config = replace(self.config, steps=steps)
-            history = train(model, self.sampler, config, path, path.exists(), progress).history[begun:]
+            self._train(model, steps, path, progress)
             state = load_checkpoint(path)
+        model.load_state_dict(state["model"])
         end = Snapshot(steps, state.pop("model"), state.pop("optimizer"), state)
-        last = history[-max(1, len(history) // 10) :]
-        means = (sum(getattr(record, key) for record in last) / len(last) for key in ("loss", "accuracy"))
-        return Trained(end, sum(record.seconds for record in history), *means)
+        return Trained.of(end, state["history"][begun:])
 
     def probe(self, batches: int) -> Probe:
         """See `TrainingRun`: tasks, whose loss is the query loss after adaptation."""
         return Probe.meta(self._first(batches), self.config)
+
+    def _train(self, model: nn.Module, steps: int, path: Path, progress: bool) -> None:
+        """Up to `steps` of the whole run, never a run of so many steps: a schedule must not end there."""
+        if path.exists() and len(load_checkpoint(path)["history"]) >= steps:
+            return
+
+        def stop(record: StepRecord) -> None:
+            if record.step == steps < self.steps:
+                raise _ReachedError
+
+        config = replace(self.config, steps=max(steps, self.steps))
+        if steps < self.steps:
+            config = replace(config, checkpoint_every=steps)  # the one step whose state is asked for
+        with suppress(_ReachedError):
+            train(model, self.sampler, config, path, path.exists(), progress, on_step=stop)
 
     @contextmanager
     def sampling(self, after: Snapshot | None = None) -> Iterator[Any]:
@@ -116,6 +136,10 @@ class MetaRun:
     def _first(self, tasks: int) -> Any:
         with self.sampling() as sampler:
             return sampler.sample(tasks)
+
+
+class _ReachedError(Exception):
+    """Training has come to the step that was asked for."""
 
 
 @contextmanager

@@ -110,6 +110,7 @@ BAD = {
     "one": ({"distribution": {"a": 0.5, "b": 0.5, "c": 5}}, "got 5"),
     "keep_one": ({"sparsity": 0.5, "keep_one": "row"}, "got 'row'"),
     "block": ({"sparsity": 0.5, "kind": "3x3"}, r"'a': expected a block.*got \(3, 3, 1, 1\).*exclude=\('a',\)"),
+    "channels": ({"sparsity": 0.5, "keep_one": "unit", "kind": "channels"}, "keep_one='layer' for channels"),
     "kind": ({"sparsity": 0.5, "kind": "4by4"}, "got '4by4'"),
 }
 

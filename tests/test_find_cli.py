@@ -1,0 +1,90 @@
+"""`sparsemeta find`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from sparsemeta import data
+from sparsemeta.cli import app
+from sparsemeta.meta.checkpoint import load_checkpoint
+from sparsemeta.models import Conv4
+from sparsemeta.ticket import Ticket
+
+
+@pytest.fixture(autouse=True)
+def _few_glyphs(monkeypatch, _threads):
+    few = data.glyphs(30)
+    monkeypatch.setattr(data, "glyphs", lambda _: few)
+    monkeypatch.setattr(data.ImageClasses, "split", lambda self, *_: data.Splits(self, self, self))
+
+
+def find(out, *options):
+    small = ["--hidden", "8", "--threads", "1", "--meta-batch", "1", "--steps", "4", "--first-order"]
+    return CliRunner().invoke(app, ["find", "--out", str(out), *small, *map(str, options)])
+
+
+def test_imp_and_its_files(tmp_path):
+    out = tmp_path / "new" / "ticket.safetensors"
+    result = find(out, "--sparsity", 0.36, "--block", "4x1", "--exclude", "head", "--exclude", "features.0")
+    assert result.exit_code == 0, result.output
+    assert "35.88 %" in result.output and "FLOPs of training" in result.output
+    ticket = Ticket.load(out)
+    assert list(ticket) == [f"features.{i}.conv.weight" for i in (1, 2, 3)]
+    assert ticket["features.1.conv.weight"].block == (4, 1, 1, 1)
+    says = ticket.provenance
+    assert (says["method"], says["model"], says["data"], says["run"]["steps"]) == ("imp", "conv4", "glyphs", 4)
+    assert len(json.loads(out.with_suffix(".json").read_text())["trace"]) == 2
+    assert len(list(out.parent.iterdir())) == 5
+
+
+def test_goes_on_in_its_folder(tmp_path):
+    arguments = ["--sparsity", 0.36, "--state", tmp_path / "state"]
+    assert find(tmp_path / "a", *arguments).exit_code == 0
+    state = json.loads((tmp_path / "state" / "state.json").read_text())
+    state["records"].pop()
+    (tmp_path / "state" / "state.json").write_text(json.dumps(state))
+    assert "resume it" in str(find(tmp_path / "b", *arguments).exception)
+    assert find(tmp_path / "b", *arguments, "--resume").exit_code == 0
+    assert Ticket.load(tmp_path / "a") == Ticket.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("options", [
+    ("snip",), ("synflow", "--option", "rounds=3"), ("random", "--distribution", "erk"), ("obs", "--every-unit"),
+    ("grasp", "--block", "kernels"), ("magnitude", "--schedule", "gradual", "--option", "rounds=2"), ("taylor",),
+])  # fmt: skip
+def test_methods(tmp_path, options):
+    result = find(tmp_path / "ticket", "--method", *options)
+    assert result.exit_code == 0, result.exception
+    assert 0.7 < Ticket.load(tmp_path / "ticket").sparsity <= 0.801
+
+
+def test_scores_the_weights_of_a_checkpoint(tmp_path):
+    small = ["--hidden", "8", "--tasks", "2", "--threads", "1", "--meta-batch", "1", "--steps", "1"]
+    assert CliRunner().invoke(app, ["train", str(tmp_path / "run"), *small]).exit_code == 0
+    assert find(tmp_path / "ticket", "--method", "magnitude", "--weights", tmp_path / "run").exit_code == 0
+    model = Conv4(5, 1, 8, 28)
+    model.load_state_dict(load_checkpoint(tmp_path / "run")["model"])
+    ticket = Ticket.load(tmp_path / "ticket")
+    assert ticket == Ticket.magnitude(model, 0.8, exclude="head")
+    assert ticket.provenance["cost"]["flops"] == 0
+    other = find(tmp_path / "other", "--method", "magnitude", "--weights", tmp_path / "run", "--hidden", 16)
+    assert "expected a checkpoint of a dense conv4" in str(other.exception)
+
+
+BAD = {
+    "method": (("--method", "magic"), "got 'magic'"),
+    "model": (("--model", "vgg"), "one of conv4, resnet12, got 'vgg'"),
+    "block": (("--block", "3x3"), "expected a block"),
+    "sparsity": (("--sparsity", "80"), "got 80"),
+    "option": (("--option", "rounds"), "expected an option as NAME=VALUE, got 'rounds'"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
+def test_bad_input(tmp_path, options, message):
+    result = find(tmp_path / "ticket", *options)
+    assert isinstance(result.exception, ValueError) and message in str(result.exception)
+    assert not (tmp_path / "ticket").exists()
