@@ -54,9 +54,10 @@ def find_ticket(
 
     Raises:
         ValueError: an unknown method, or arguments that do not fit it or the model; nothing has been trained then.
+        TicketError: provenance or options that JSON cannot hold; likewise.
         CheckpointError: `resume` from a folder of another search.
     """
-    finder = _finder(method, run)
+    finder, exclude = _finder(method, run), (exclude,) if isinstance(exclude, str) else tuple(exclude)
     weights = prunable_layers(model, exclude)
     even = {name: torch.zeros(shape_of(layer)) for name, layer in weights.items()}
     ticket_from_scores(even, sparsity=sparsity, distribution=distribution, kind=kind, keep_one=keep_one)  # or raises
@@ -71,9 +72,11 @@ def find_ticket(
         sparsity, distribution, kind, keep_one, exclude, schedule, probe, run, rewind, Path(state) if state else None,
         resume, progress, seed, options,
     )  # fmt: skip  one name a line would be longer than the rest
+    facts = {"method": method, **_facts(search), **_versions(), **(provenance or {})}
+    Ticket({}, facts)  # says now, and not after training, what JSON cannot hold
     found = finder(model, search)
-    facts = {"method": method, **_facts(search), "cost": vars(found.cost), **_versions(), **(provenance or {})}
-    return replace(found, ticket=Ticket(found.ticket, {**found.ticket.provenance, **facts}))
+    facts = {**found.ticket.provenance, **facts, "cost": vars(found.cost)}
+    return replace(found, ticket=Ticket(found.ticket, facts))
 
 
 def _finder(method: str, run: TrainingRun | None) -> Finder:

@@ -45,14 +45,14 @@ class Snapshot:
             A sparse model, and the snapshot from which its training goes on: the optimiser's moments of the kept
             weights, at the same step.
         """
-        names = [name for name, _ in self.dense(model).named_parameters()]
+        names = [name for name, parameter in self.dense(model).named_parameters() if parameter.requires_grad]
         sparse = sparsify(model, ticket)
         optimizer = None if self.optimizer is None else compressed(self.optimizer, names, ticket)
         return sparse, Snapshot(self.step, sparse.state_dict(), optimizer, self.extra)
 
 
 def compressed(optimizer: Mapping[str, Any], names: Sequence[str], ticket: Ticket) -> dict[str, Any]:
-    """State dict of an optimiser over the parameters `names` of a dense model, for the sparse model's parameters.
+    """State dict of an optimiser over the parameters `names` of a dense model, for those of the sparse model.
 
     Parameters keep their order when a model becomes sparse, so only the moments change: to the kept entries.
     """

@@ -22,7 +22,7 @@ def obs(
     """w^2 / (2 [H^-1]_qq), with H the mean of x x^T over the layer's inputs (Dong et al. 2017, arXiv 1705.07565).
 
     x is what one output unit sees at one place: a patch `(C / groups, kh, kw)`, or the inputs of a linear layer, and 1
-    for the bias. Layers whose x has more than `max_rows` entries take H's diagonal instead of H.
+    where the layer has a bias. Layers whose x has more than `max_rows` entries take H's diagonal instead of H.
 
     Args:
         damping: added to H's diagonal, so that it can be inverted.
@@ -46,7 +46,8 @@ def input_hessians(
 
     Returns:
         `[groups, rows, rows]` for each layer, or the diagonals `[groups, rows]` for more than `max_rows` rows;
-        `rows` = entries of one unit's weight, ordered `(C / groups, kh, kw)` as in the weight, and 1 more for the bias.
+        `rows` = entries of one unit's weight, ordered `(C / groups, kh, kw)` as in the weight, and 1 more for the bias,
+        whether there is one or not.
     """
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(layers, 0)
@@ -97,8 +98,10 @@ def _padding(layer: nn.Module) -> list[int]:
 
 
 def _saliency(layer: nn.Module, weight: nn.Parameter, hessian: Tensor, damping: float) -> Tensor:
-    inverse = _inverse_diagonal(hessian, damping)[:, :-1]  # [groups, entries of a unit], without the bias
-    shape = shape_of(layer)
+    shape, entries = shape_of(layer), hessian.shape[-1] - 1
+    if layer.bias is None:
+        hessian = hessian[:, :-1] if hessian.dim() == 2 else hessian[:, :-1, :-1]
+    inverse = _inverse_diagonal(hessian, damping)[:, :entries]
     of_unit = inverse.repeat_interleave(shape[0] // len(inverse), 0).reshape(shape)
     of_weight = layer.pattern.compress(of_unit) if hasattr(layer, "pattern") else of_unit
     return weight.detach().double().square() / (2 * of_weight)

@@ -24,7 +24,7 @@ from .rewind import Snapshot
 from .training import Trained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SupervisedRun:
     """Classification by SGD with momentum and steps in the learning rate. A step depends on `seed` and its number only.
 
@@ -88,7 +88,8 @@ class SupervisedRun:
         if checkpoint is not None and checkpoint.exists():
             start = Snapshot(**load_checkpoint(checkpoint))
             model.load_state_dict(dict(start.model))
-        optimizer = torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(trained, self.lr, self.momentum, weight_decay=self.weight_decay)
         if start and start.optimizer:
             optimizer.load_state_dict(start.optimizer)
         history = start.extra["history"].tolist() if start and start.step else []

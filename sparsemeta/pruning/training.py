@@ -101,7 +101,7 @@ class MetaRun:
             self._train(model, steps, path, progress)
             state = load_checkpoint(path)
         model.load_state_dict(state["model"])
-        end = Snapshot(steps, state.pop("model"), state.pop("optimizer"), state)
+        end = Snapshot(len(state["history"]), state.pop("model"), state.pop("optimizer"), state)
         return Trained.of(end, state["history"][begun:])
 
     def probe(self, batches: int) -> Probe:

@@ -141,6 +141,7 @@ BAD = {
     "rewind": ({"rewind": 40}, ValueError, "below the run's 40 steps, got 40"),
     "option": ({"round": 3}, ValueError, r"expected options among \['fraction', 'rounds'\].*got \['round'\]"),
     "schedule": ({"schedule": "cubic"}, ValueError, "got 'cubic'"),
+    "provenance": ({"provenance": {"made": object()}}, sm.TicketError, "provenance that JSON can hold"),
     "resume nowhere": ({"resume": True}, ValueError, "expected state"),
 }
 

@@ -79,8 +79,8 @@ def test_grasp(net, batches, probe):
 def test_obs_by_dense_inverses(net, batches, probe):
     scores = SCORES["obs"](net, probe, damping=1e-3)
     x = torch.cat([net[:3](x) for x, _ in batches]).detach()
-    rows = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, 4), torch.ones(len(x) * 9, 1)], 1)
-    inverse = torch.linalg.inv(rows.T @ rows / len(rows) + 1e-3 * torch.eye(5)).diagonal()[:4]
+    rows = x.permute(0, 2, 3, 1).reshape(-1, 4)
+    inverse = torch.linalg.inv(rows.T @ rows / len(rows) + 1e-3 * torch.eye(4)).diagonal()
     close(scores["3.weight"], net[3].weight.detach().square() / (2 * inverse.view(1, 4, 1, 1)))
 
 

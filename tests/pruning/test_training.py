@@ -80,19 +80,26 @@ def fail_after(patch, make_run, steps):
 
 
 @pytest.mark.parametrize("make_run", RUNS.values(), ids=RUNS)
-def test_a_ticket_keeps_its_moments(make_run):
-    model, run = make_model(), make_run()
+@pytest.mark.parametrize("frozen", [(), ("features.0.conv.weight",)])
+def test_a_ticket_keeps_its_moments(make_run, frozen):
+    def make_frozen():
+        model = make_model()
+        for name in frozen:
+            model.get_parameter(name).requires_grad_(False)
+        return model
+
+    model, run = make_frozen(), make_run()
     early = run.run(model, 3).snapshot
     ticket = sm.Ticket.magnitude(model, 0.5)
-    sparse, start = early.sparse(make_model(), ticket)
-    names = [name for name, _ in model.named_parameters()]
+    sparse, start = early.sparse(make_frozen(), ticket)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for index, name in enumerate(names):
         for key, moment in start.optimizer["state"][index].items():
             if isinstance(moment, torch.Tensor) and name in ticket and moment.dim():
                 assert torch.equal(moment, ticket[name].compress(early.optimizer["state"][index][key]))
     late = run.run(sparse, 6, start)
     assert late.snapshot.step == 6 and sm.ticket_of(sparse) == ticket
-    plain, fresh = early.sparse(make_model(), ticket)
+    plain, fresh = early.sparse(make_frozen(), ticket)
     run.run(plain, 6, Snapshot(0, fresh.model))
     assert not same(plain, sparse)  # step and moments make a difference
 
