@@ -27,12 +27,12 @@ def densified(snapshot: Snapshot, model: nn.Module, ticket: Ticket | None) -> Sn
     if ticket is None:
         return snapshot
     dense = densify(model)
-    names = [name for name, _ in dense.named_parameters()]
+    names = [name for name, parameter in dense.named_parameters() if parameter.requires_grad]
     return replace(snapshot, model=dense.state_dict(), optimizer=expanded(snapshot.optimizer, names, ticket))
 
 
 def expanded(optimizer: Mapping[str, Any], names: Sequence[str], ticket: Ticket) -> dict[str, Any]:
-    """State dict of an optimiser over the parameters `names` of a dense model, from that of the sparse model."""
+    """State dict of an optimiser over the parameters `names` of a dense model, from that of the sparse one."""
 
     def dense(index: int, value: Any) -> Any:
         pattern = ticket.get(names[index])
