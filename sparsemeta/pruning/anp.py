@@ -136,5 +136,6 @@ class Rounds:
 def announce(record: Mapping[str, Any], progress: bool) -> None:
     """One line for a round."""
     if progress:
-        kept, accuracy = 1 - record["sparsity"], record["accuracy"]
-        Console().print(f"round {record['round']}: {kept:.1%} kept, {accuracy:.2f} % accuracy on training tasks")
+        kept = f"{1 - record['sparsity']:.1%} kept"
+        accuracy = f"{record['accuracy']:.2f} % accuracy on training tasks"
+        Console().print(f"round {record['round']}: {kept}, {accuracy}", soft_wrap=True)

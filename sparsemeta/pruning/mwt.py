@@ -140,4 +140,5 @@ def announce(record: Mapping[str, Any], progress: bool) -> None:
         first = record["inter"] is None
         moved = "first check" if first else f"moved {record['inter']:.4f} among layers, {record['intra']:.4f} inside"
         where = f"level {record['level']}, {1 - record['sparsity']:.1%} to keep, {record['level_steps']} steps"
-        Console().print(f"{where}: {moved}{' -> ' * bool(record['over'])}{record['over']}")
+        end = f" -> {record['over']}" if record["over"] else ""
+        Console().print(f"{where}: {moved}{end}", soft_wrap=True)

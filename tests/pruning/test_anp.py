@@ -11,6 +11,7 @@ from few_shot_toys import QUERIES, SHOTS, WAYS, NoisyClasses, conv_net
 from torch import nn
 
 from sparsemeta.meta import MAML, CheckpointError, TrainConfig
+from sparsemeta.models import ResNet12
 from sparsemeta.nn import SparseConv2d, sparsify
 from sparsemeta.pruning import SCORES, MetaRun, Probe, find_ticket, sample_flops
 from sparsemeta.pruning.anp_plan import fractions
@@ -150,6 +151,18 @@ def test_a_resumed_search_ends_in_the_same_weights(tmp_path, stop):
 def test_a_trained_model_needs_no_training_before():
     found = find_ticket("anp", conv_net(), run=meta_run(), sparsity=0.2, pretrain=0, **OPTIONS)
     assert [r["step"] for r in found.trace] == [2, 4]
+
+
+def test_resnet12_with_shortcuts_and_without_biases():
+    torch.manual_seed(0)
+    model = ResNet12(WAYS, 1, widths=(4, 6), image_size=8)
+    options = {"sparsity": 0.2, "retrain": 1, "tasks": 2, "pretrain": 0, "max_rows": 20, "progress": False}
+    found = find_ticket("anp", model, run=meta_run(), **options)  # 20 rows: some layers by the diagonal
+    assert {"blocks.0.conv1.conv.weight", "blocks.1.shortcut.conv.weight", "head.weight"} < set(found.ticket)
+    assert all(p.numel - p.nnz == 2 * int(0.1 * p.numel) for p in found.ticket.values())
+    assert {name for name in found.rewind.model if name.endswith("bias")} == {
+        name for name in model.state_dict() if name.endswith("bias")
+    }
 
 
 @pytest.mark.parametrize(
