@@ -35,7 +35,8 @@ def mwt(model: nn.Module, search: Search) -> Found:
     and training goes on with the weights and moments that stay, in sparse layers from the first pruning on. Meta-
     gradients are of first order. At the end the ticket is rewound once, to step `search.rewind` of the run.
 
-    Options: those of `Detector`; by default a level's cap is an eighth of the run's steps. `search.keep_one` is
+    Options: those of `Detector`; by default a level's cap is an eighth of the run's steps. `light_order`, 1, or 2 for
+    the run's own meta-gradients, where a short search learns too little with the first order. `search.keep_one` is
     `"unit"` whatever it says.
 
     Its trace has a record for each check: level, step, the ticket's kept weights and fractions, both distances, why the
@@ -45,21 +46,23 @@ def mwt(model: nn.Module, search: Search) -> Found:
     own = {field.name: search.options[field.name] for field in fields(Detector) if field.name in search.options}
     every = own.get("every", Detector.every)
     detector = Detector(**{"cap": max(search.run.steps // 8, every), **own})
-    others = {key: value for key, value in search.options.items() if key not in own}
+    if (order := search.options.get("light_order", 1)) not in (1, 2):
+        raise ValueError(f"expected light_order, that of the search's meta-gradients, to be 1 or 2; got {order!r}")
+    others = {key: value for key, value in search.options.items() if key not in (*own, "light_order")}
     rounds = ScoreRounds("magnitude", "iterative", replace(search, keep_one="unit", options=others))
     with tempfile.TemporaryDirectory() as temporary:
         state = ImpState(search.state or Path(temporary))
         settings = {"method": "mwt", "levels": rounds.levels, "detector": vars(detector), **identity(search)}
         state.open(settings, search.resume)
         check_beginning(model, state)
-        return LightSearch(model, rounds, detector, state).found()
+        return LightSearch(model, rounds, detector, state, order).found()
 
 
 class LightSearch:
     """A light search with its state folder. A record counts once it stands there, so the search goes on from checks."""
 
-    def __init__(self, model: nn.Module, rounds: ScoreRounds, detector: Detector, state: ImpState):
-        self.model, self.rounds, self.detector, self.state = model, rounds, detector, state
+    def __init__(self, model: nn.Module, rounds: ScoreRounds, detector: Detector, state: ImpState, order: int):
+        self.model, self.rounds, self.detector, self.state, self.order = model, rounds, detector, state, order
         self.run = rounds.search.run
 
     def found(self) -> Found:
@@ -104,7 +107,7 @@ class LightSearch:
         self, current: Ticket | None, start: Snapshot, steps: int, checkpoint: Path
     ) -> tuple[Trained, nn.Module, float]:
         """Train on from `start`: what came of it, the trained network, and the FLOPs."""
-        run, start = first_order(self.run, start)
+        run, start = first_order(self.run, start) if self.order == 1 else (self.run, start)
         model = copy.deepcopy(self.model)
         model, start = start.sparse(model, current) if current else (start.dense(model), start)
         trained = run.run(model, start.step + steps, start, checkpoint)

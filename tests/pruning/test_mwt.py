@@ -52,6 +52,14 @@ def test_the_search_ends_at_the_target_and_runs_sparse_and_first_order():
     assert all(a[1] == b[0] for a, b in zip(light, light[1:], strict=False))  # goes on where it was: no rewinding
 
 
+def test_the_search_can_keep_the_runs_order():
+    run = Recording(NoisyClasses(), CONFIG)
+    find_ticket("mwt", conv_net(), run=run, sparsity=0.36, light_order=2, **OPTIONS)
+    assert not any(first_order for *_, first_order in run.seen)
+    with pytest.raises(ValueError, match="light_order, .* got 3"):
+        find_ticket("mwt", conv_net(), run=run, light_order=3, **OPTIONS)
+
+
 def test_levels_shrink_inside_each_other_and_the_trace_explains_them():
     found = find_ticket("mwt", conv_net(), run=meta_run(), sparsity=0.5, **OPTIONS)
     for check in found.trace:
