@@ -35,7 +35,7 @@ def test_committed_configurations_load_and_their_options_are_known(config):
     setting = Setting.read(config)
     run, find = setting.config(0), setting.tables["find"]
     if setting.tables["experiment"]["kind"] == "mwt":
-        detector = Detector(**find["mwt"])
+        detector = Detector(**{key: value for key, value in find["mwt"].items() if key != "light_order"})
         assert (detector.checks + 1) * detector.every <= detector.cap < run.steps and 0 < find["rewind"] < run.steps
     else:
         plan = Plan.of(Search(find["sparsity"], run=run, options=find["anp"]))
