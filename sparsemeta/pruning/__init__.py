@@ -1,6 +1,6 @@
 """Pruning: scores, distributions, schedules and kinds of sparsity, apart from each other; rewinding; ticket algebra."""
 
-from . import scores_obs, scores_synflow  # noqa: F401  they register their scores
+from . import anp, mwt, scores_obs, scores_synflow  # noqa: F401  they register methods and scores
 from .algebra import Overlap, intersection, overlap, reinitialise, shuffle, union
 from .block_tickets import block_ticket
 from .channel_permutation import permute_channels

@@ -80,7 +80,7 @@ def find_ticket(
 
 
 def _finder(method: str, run: TrainingRun | None) -> Finder:
-    if method in METHODS:
+    if method in METHODS and (run or method not in SCORES):
         return METHODS[method]
     if method not in SCORES:
         raise ValueError(f"expected method to be one of {', '.join((*METHODS, *SCORES))}, got {method!r}")

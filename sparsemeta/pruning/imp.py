@@ -39,26 +39,27 @@ def imp(model: nn.Module, search: Search) -> Found:
 
 
 def _search(score: str, default: str, model: nn.Module, search: Search) -> Found:
-    _check(model, search)
+    check_search(model, search)
     rounds = ScoreRounds(score, default, search)
     with tempfile.TemporaryDirectory() as temporary:
         state = ImpState(search.state or Path(temporary))
-        state.open({"score": score, "levels": rounds.levels, **_identity(search)}, search.resume)
-        _check_beginning(model, state)
+        state.open({"score": score, "levels": rounds.levels, **identity(search)}, search.resume)
+        check_beginning(model, state)
         while (done := len(state.records)) < len(rounds.levels):
             _round(copy.deepcopy(model), rounds, state, done)
         cost = sum((Cost(r["flops"], r["seconds"]) for r in state.records), Cost())
         return Found(state.ticket(done), cost, state.records, state.store.load("theta_r"))
 
 
-def _check(model: nn.Module, search: Search) -> None:
+def check_search(model: nn.Module, search: Search) -> None:
+    """Raise `ValueError` unless a search that trains can begin."""
     if search.run is None:
         raise ValueError("expected a training run for this search, got None; pass run=MetaRun(...), SupervisedRun(...)")
     if any(isinstance(layer, SparseLayer) for layer in model.modules()):
         raise ValueError("expected a dense model, got one with sparse layers; use densify(model)")
 
 
-def _check_beginning(model: nn.Module, state: ImpState) -> None:
+def check_beginning(model: nn.Module, state: ImpState) -> None:
     """The first weights are part of the search: others would give another ticket."""
     if "theta_0" not in state.store:
         return
@@ -69,7 +70,7 @@ def _check_beginning(model: nn.Module, state: ImpState) -> None:
         )
 
 
-def _identity(search: Search) -> dict:
+def identity(search: Search) -> dict:
     """What may not change when a search is resumed."""
     facts = {key: str(value) for key, value in search.laying.items()} | {"exclude": list(search.exclude)}
     return facts | {"rewind": search.rewind, "options": dict(search.options), "run": search.run.facts}

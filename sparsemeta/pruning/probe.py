@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from ..meta.config import TrainConfig
 from ..meta.meta_step import adapted, make_learner, placed
 
 Loss = Callable[[nn.Module], Tensor]
+Adaptation = Callable[[nn.Module], Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Probe:
     Attributes:
         inputs: one tensor `[N, ...]` for each batch, that the model takes.
         losses: for each batch a function from a model to its loss, a scalar with a graph.
+        adaptations: for each batch a function from a model to the network adapted to the batch, which takes inputs and
+            runs the model's own layers; empty where nothing adapts.
 
     Raises:
         ValueError: no batch, or not one loss for each.
@@ -30,6 +34,7 @@ class Probe:
 
     inputs: Sequence[Tensor]
     losses: Sequence[Loss]
+    adaptations: Sequence[Adaptation] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs or len(self.inputs) != len(self.losses):
@@ -58,15 +63,18 @@ class Probe:
             config: of the inner loop; `first_order` counts here too.
         """
 
-        def on(index: int) -> Loss:
-            def loss(model: nn.Module) -> Tensor:
-                learner = make_learner(model, config)
-                task = [field[index : index + 1] for field in fields]
-                support_x, support_y, query_x, query_y = next(placed(Tasks(*task), learner, config))
-                clone = adapted(learner, support_x, support_y, config.inner_steps)
-                return F.cross_entropy(clone(query_x), query_y)
+        def task(index: int, learner: nn.Module) -> tuple[Tensor, ...]:
+            return next(placed(Tasks(*(field[index : index + 1] for field in fields)), learner, config))
 
-            return loss
+        def adapt(index: int, model: nn.Module) -> nn.Module:
+            learner = make_learner(model, config)
+            return adapted(learner, *task(index, learner)[:2], config.inner_steps)
+
+        def loss(index: int, model: nn.Module) -> Tensor:
+            clone = adapt(index, model)
+            query_x, query_y = task(index, clone)[2:]
+            return F.cross_entropy(clone(query_x), query_y)
 
         fields = tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y
-        return cls(list(tasks.support_x), [on(index) for index in range(len(tasks.support_x))])
+        each = range(len(tasks.support_x))
+        return cls(list(tasks.support_x), [partial(loss, i) for i in each], [partial(adapt, i) for i in each])

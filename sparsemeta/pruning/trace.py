@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from ..files import write_atomically
+from .mwt_detection import Detector
 from .search import Found
 
 
@@ -25,12 +26,21 @@ def save_found(found: Found, path: str | Path) -> list[Path]:
     found.ticket.save(path)
     contents = {"json": figures(found), "kept.svg": plots.kept(found.ticket), "masks.svg": plots.masks(found.ticket)}
     if len(found.trace) > 1:
-        contents["trace.svg"] = plots.trace(found.trace)
+        contents["trace.svg"] = _trace_plot(found)
     stem = path.name.removesuffix(".safetensors")
     beside = {path.with_name(f"{stem}.{suffix}"): text for suffix, text in contents.items()}
     for file, text in beside.items():
         write_atomically(file, text.encode())
     return [path, *beside]
+
+
+def _trace_plot(found: Found) -> str:
+    from . import mwt_plots, plots  # as above
+
+    facts = found.ticket.provenance
+    if facts.get("method") != "mwt":
+        return plots.trace(found.trace)
+    return mwt_plots.search_trace(found.trace, facts.get("inter", Detector.inter), facts.get("intra", Detector.intra))
 
 
 def figures(found: Found) -> str:

@@ -123,12 +123,19 @@ class MetaRun:
         with suppress(_ReachedError):
             train(model, self.sampler, config, path, path.exists(), progress, on_step=stop)
 
-    def _first(self, tasks: int) -> Any:
+    @contextmanager
+    def sampling(self, after: Snapshot | None = None) -> Iterator[Any]:
+        """The sampler where a state of the run has left it (None: at the beginning); afterwards where it was."""
         place = self.sampler.state_dict()
-        self.sampler.load_state_dict(self._beginning)
-        drawn = self.sampler.sample(tasks)
-        self.sampler.load_state_dict(place)
-        return drawn
+        self.sampler.load_state_dict(after.extra["sampler"] if after and after.step else self._beginning)
+        try:
+            yield self.sampler
+        finally:
+            self.sampler.load_state_dict(place)
+
+    def _first(self, tasks: int) -> Any:
+        with self.sampling() as sampler:
+            return sampler.sample(tasks)
 
 
 class _ReachedError(Exception):

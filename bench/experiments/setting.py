@@ -1,0 +1,97 @@
+"""What an experiment is made of: the tables of its TOML file, as data, networks and training runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import sparsemeta as sm
+from sparsemeta.meta.seeds import seeded
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MODELS = {"conv4": sm.models.Conv4, "resnet12": sm.models.ResNet12}
+TABLES = {"experiment", "data", "model", "train", "test", "find"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An experiment.
+
+    Attributes:
+        tables: `[experiment]` kind and seeds; `[data]` name and arguments of the data set; `[model]` name and arguments
+            of the backbone; `[train]` the fields of `TrainConfig`; `[test]` tasks and queries; `[find]` the arguments
+            of `find_ticket`, and in `[find.<method>]` those of one method only.
+        root: folder of the data set's files; None where it needs none.
+        device: where the networks are.
+    """
+
+    tables: Mapping[str, Any]
+    root: Path | None = None
+    device: str = "cpu"
+
+    @classmethod
+    def read(cls, path: str | Path, root: Path | None = None, device: str = "cpu") -> Setting:
+        """From a TOML file. Raises `ValueError` where it has other tables than those."""
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        if tables.keys() != TABLES:
+            raise ValueError(f"expected the tables {sorted(TABLES)} in {path}, got {sorted(tables)}")
+        return cls(tables, root, device)
+
+    def config(self, seed: int) -> sm.meta.TrainConfig:
+        """Every choice of a training run."""
+        return sm.meta.TrainConfig(**self.tables["train"], seed=seed)
+
+    @cached_property
+    def splits(self) -> sm.data.Splits:
+        """Training, validation and test classes."""
+        options = dict(self.tables["data"])
+        if (name := options.pop("name")) == "glyphs":
+            counts = options.pop("split")
+            return sm.data.glyphs(sum(counts), **options).split(*counts)
+        if self.root is None:
+            raise ValueError(f"expected the folder of the data set {name!r}, got none; pass --data")
+        return getattr(sm.data, name)(self.root, **options)
+
+    def model(self, seed: int) -> nn.Module:
+        """The network with the first weights of that seed."""
+        options, config = dict(self.tables["model"]), self.config(seed)
+        channels, *size = self.splits.train.image_shape
+        kind = MODELS[options.pop("name")]
+        with seeded(seed, torch.device("cpu")):
+            return kind(config.ways, channels, image_size=size, **options).to(self.device)
+
+    def run(self, seed: int) -> sm.pruning.MetaRun:
+        """The training run of that seed."""
+        config = self.config(seed)
+        return sm.pruning.MetaRun(self._tasks(self.splits.train, config.queries, seed), config)
+
+    def find(self, method: str, seed: int, state: Path, **more: Any) -> sm.pruning.Found:
+        """`find_ticket` by this method, or what is left of it to do in the folder `state`."""
+        common = {key: value for key, value in self.tables["find"].items() if not isinstance(value, Mapping)}
+        options = {**common, **self.tables["find"].get(method, {}), **more}
+        resume = (state / "state.json").exists()
+        return sm.pruning.find_ticket(
+            method, self.model(seed), run=self.run(seed), state=state, resume=resume, seed=seed, **options
+        )
+
+    def judge(self, model: nn.Module, seed: int) -> dict[str, float]:
+        """Accuracy in percent and half of its 95 % interval on the test tasks, the same for every network."""
+        queries, tasks = self.tables["test"]["queries"], self.tables["test"]["tasks"]
+        config = replace(self.config(seed), queries=queries)
+        found = sm.meta.evaluate(model, self._tasks(self.splits.test, queries, seed), config, tasks)
+        return {"accuracy": found.accuracy, "interval": found.interval}
+
+    def _tasks(self, classes: sm.data.ImageClasses, queries: int, seed: int) -> sm.data.TaskSampler:
+        config = self.config(seed)
+        return sm.data.TaskSampler(classes, config.ways, config.shots, queries, seed)

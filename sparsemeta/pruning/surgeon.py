@@ -1,0 +1,145 @@
+"""The layer-wise optimal brain surgeon: which weights of one layer go, and how the others make up for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .probe import Probe
+from .scores_obs import MAX_ROWS, input_hessians
+
+DAMPING = 1e-6  # of the Hessian's diagonal, so that it can be inverted
+SOFTENING = 1e-5  # of the inverse's diagonal, in score and update alike
+ORDERS = ("aligned", "published")
+
+
+@dataclass(frozen=True)
+class Surgeon:
+    """Second-order pruning of one layer after the published code of ANP (Gao et al., CIKM 2021).
+
+    With W `[units, rows]`, one row of weights and bias for each output unit, and H the Hessian of the layer's squared
+    output error, 1e-6 I + mean x x^T, shared by all units:
+    - the score of a weight is `w[j, q]^2 / ([H^-1]_qq + 1e-5)`;
+    - removing it does `W[j] -= w[j, q] / ([H^-1]_qq + 1e-5) * [H^-1]_q`, one removal after another in the order of the
+      scores, with w as the removals before have left it and H^-1 as it was; then pruned weights are set to zero.
+
+    Args:
+        inverse: H^-1 `[groups, rows, rows]`, or of a diagonal H `[groups, rows]`: then nothing makes up for a removal.
+        order: `"aligned"` flattens a unit's weights `(C, kh, kw)`, as its patches; `"published"` `(kh, kw, C)`, which
+            pairs weights with other rows of H than theirs: as the published code appears to do, for comparison.
+    """
+
+    inverse: Tensor
+    order: str = "aligned"
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ValueError(f"expected order to be one of {ORDERS}, got {self.order!r}")
+
+    @classmethod
+    def of_hessian(cls, hessian: Tensor, bias: bool, order: str = "aligned", damping: float = DAMPING) -> Surgeon:
+        """Surgeon of the Hessian that `adapted_hessian` gives; the row of the bias goes where a layer has none."""
+        diagonal = hessian.dim() == 2
+        if not bias:
+            hessian = hessian[:, :-1] if diagonal else hessian[:, :-1, :-1]
+        if diagonal:
+            return cls(1 / (hessian + damping), order)
+        eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
+        return cls(torch.cholesky_inverse(torch.linalg.cholesky(hessian + damping * eye)), order)
+
+    def scores(self, weight: Tensor) -> Tensor:
+        """Of each weight, float64 of the weight's shape `(O, I / groups, kh, kw)` or `(O, I)`; higher = keep."""
+        rows = self._rows(weight)
+        return self._weight(rows.square() / self._softened(len(rows))[:, : rows.shape[1]], weight.shape)
+
+    def prune(
+        self, weight: Tensor, bias: Tensor | None, mask: Tensor, count: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Remove the `count` weights of lowest score among those that `mask` keeps, and update the others.
+
+        Args:
+            weight, bias: of the layer; they stay as they are.
+            mask: bool, of the weight's shape, `True` where kept.
+            count: fewer than `mask` keeps.
+
+        Returns:
+            New weight and bias, of the types they had, and the new mask.
+        """
+        if not 0 <= count < int(mask.sum()):
+            raise ValueError(f"expected to remove fewer weights than the {int(mask.sum())} that are kept, got {count}")
+        scores, kept = self._rows(self.scores(weight)), self._rows(mask)
+        lowest = scores.masked_fill(~kept, torch.inf).flatten().sort(stable=True).indices[:count]
+        after = kept.flatten().index_fill(0, lowest, False).view_as(kept)
+        rows = self._rows(weight * mask)
+        if bias is not None:
+            rows = torch.cat([rows, bias.detach().double()[:, None]], 1)
+        if self.inverse.dim() == 3:
+            rows = self._removed(rows, lowest, kept.shape[1])
+        new = self._weight(rows[:, : kept.shape[1]] * after, weight.shape).to(weight)
+        return new, None if bias is None else rows[:, -1].to(bias), self._weight(after, mask.shape)
+
+    def _removed(self, rows: Tensor, removals: Tensor, width: int) -> Tensor:
+        """`rows` after the removals, positions in `[units, width]`, in their order.
+
+        Units do not touch each other, so that the t-th removals of all units are made together.
+        """
+        rows, softened = rows.clone(), self._softened(len(rows))
+        units, columns = removals // width, removals % width
+        groups = units // (len(rows) // len(self.inverse))
+        for at in by_turn(units):
+            j, q = units[at], columns[at]
+            rows[j] -= (rows[j, q] / softened[j, q])[:, None] * self.inverse[groups[at], q]
+        return rows
+
+    def _softened(self, units: int) -> Tensor:
+        """`[H^-1]_qq + 1e-5` for each unit, `[units, rows]`."""
+        diagonal = self.inverse if self.inverse.dim() == 2 else self.inverse.diagonal(dim1=1, dim2=2)
+        return (diagonal + SOFTENING).repeat_interleave(units // len(self.inverse), 0)
+
+    def _rows(self, weight: Tensor) -> Tensor:
+        """`[O, ...] -> [O, entries]` in the order of H's rows; float64 unless boolean."""
+        weight = weight.detach() if weight.dtype == torch.bool else weight.detach().double()
+        return (weight.movedim(1, -1) if self.order == "published" else weight).flatten(1)
+
+    def _weight(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """The inverse of `_rows`."""
+        if self.order == "aligned":
+            return rows.reshape(shape)
+        return rows.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+
+
+def by_turn(units: Tensor) -> Sequence[Tensor]:
+    """Positions in `units`, `[n]`: of the first occurrence of each unit, of the second, and so on."""
+    ordered, order = units.sort(stable=True)
+    turns = torch.arange(len(units), device=units.device) - torch.searchsorted(ordered, ordered)
+    return order[turns.sort(stable=True).indices].split(torch.bincount(turns).tolist())
+
+
+def adapted_hessian(
+    model: nn.Module, layer: nn.Module, probe: Probe, adapted: bool = True, stride: int = 5, max_rows: int = MAX_ROWS
+) -> Tensor:
+    """Mean of x x^T over what enters `layer` of the network *after* adaptation, float64.
+
+    Args:
+        model: holds `layer`; each task starts from it.
+        probe: tasks; their support sets are run through the network that was adapted to them.
+        adapted: without it, through `model` itself.
+        stride: of the output positions that are taken of a convolution.
+        max_rows: layers with more rows than that (weights of a unit, and 1) give the diagonal only. The default admits
+            ResNet-12's last stage with 4,609; a float64 inverse of n rows takes 8 n^2 bytes and some 3 n^3 operations.
+
+    Returns:
+        `[groups, rows, rows]`, or diagonals `[groups, rows]`; the last row is the bias's 1.
+    """
+    like = next(model.parameters())
+    mean: Tensor | float = 0.0
+    for index, x in enumerate(probe.inputs):
+        network = probe.adaptations[index](model) if adapted and probe.adaptations else model
+        with torch.no_grad():
+            of_task = input_hessians(model, {"": layer}, partial(network, x.to(like)), max_rows, stride)[""]
+        mean = mean + of_task / len(probe.inputs)
+    return mean
