@@ -39,7 +39,8 @@ class PrefixCache:
             RuntimeError: the model does not run its layers one after another and each once.
         """
         prefix = self._before(first)
-        after = [] if self.ready(first) else [layer[0] for layer in self.layers[first:]]
+        filling = any(m not in self.kept for m in prefix)
+        after = [layer[0] for layer in self.layers[first:]] if filling else []
         ran: set[nn.Module] = set()
 
         def once(module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
