@@ -20,6 +20,7 @@ def lambda_search(
     data: Annotated[Path | None, typer.Option(help="Folder with Omniglot's two archives. Without it: glyphs.")] = None,
     delta: Annotated[float, typer.Option(help="Points of accuracy that may be lost.")] = 1.0,
     budget: Annotated[float | None, typer.Option(help="Milliseconds: take the best accuracy within them.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="A run to compare with, such as a ticket's dense one.")] = None,
     patterns: Annotated[str, typer.Option(help="00111,00001 or per step 11111/00011. Default: all of one row.")] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Inner steps. Default: those of the run.")] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Meta-validation tasks.")] = 200,
@@ -48,11 +49,12 @@ def lambda_search(
     splits = sets.omniglot(data) if data else sets.glyphs(1200).split(1000, 100, 100)
     model, config = restored(checkpoint, splits)
     config = dataclasses.replace(config, eval_inner_steps=steps or config.eval_inner_steps)
+    compared, _ = restored(reference, splits) if reference else (None, config)
     sampler = sets.TaskSampler(splits.val, config.ways, config.shots, config.queries, seed)
     report(
         meta.lambda_search(
             model, sampler, config, several(patterns, str) or None, delta, budget and budget / 1e3, tasks,
-            settings.budget, prefix_cache=prefix_cache, results=results,
+            settings.budget, prefix_cache=prefix_cache, reference=compared, results=results,
         ),
         settings,
     )  # fmt: skip  one argument a line would be longer than the rest

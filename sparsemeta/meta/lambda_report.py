@@ -28,7 +28,7 @@ def pattern_bar(total: int, shown: bool) -> Iterator[Callable[[str, Sequence[flo
 def table(search: LambdaSearch) -> Table:
     """A row for each pattern, fastest first; the chosen one in bold, those of the Pareto front with a mark."""
     made = Table(title=f"chosen: {search.rule}", title_justify="left")
-    for name in ("pattern", "time", "quartiles", "faster", "accuracy", "against full", "front"):
+    for name in ("pattern", "time", "quartiles", "faster", "accuracy", "against reference", "front"):
         made.add_column(name, justify="left" if name in ("pattern", "front") else "right", no_wrap=True)
     front = search.front
     for record in search.records:
@@ -56,6 +56,7 @@ def save_json(search: LambdaSearch, path: str | Path) -> None:
         "about": dict(search.about),
         "rule": search.rule,
         "chosen": None if search.chosen is None else search.chosen.pattern,
+        "reference": search.reference.pattern,
         "front": [record.pattern for record in search.front],
         "records": [{**asdict(record), "speedup": search.speedup(record)} for record in search.records],
     }
@@ -82,7 +83,7 @@ def plot(search: LambdaSearch, path: str | Path) -> None:
             markersize=16,
             label=f"chosen: {search.rule}",
         )  # fmt: skip  one argument a line would be longer
-    for record in {r.pattern: r for r in [*front, search.full]}.values():
+    for record in {r.pattern: r for r in [*front, search.reference]}.values():
         axes.annotate(record.pattern, (record.seconds * 1e3, record.accuracy), (4, 6), textcoords="offset points")
     axes.set(xlabel="time of one adaptation (ms)", ylabel="query accuracy (%), 95 % intervals", xscale="log")
     axes.legend()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from .lambda_adapt import LambdaAdaptation
 from .lambda_file import ResultsFile
 from .lambda_layers import LayerRule, pattern_layers
 from .lambda_pattern import LambdaPattern, all_patterns
-from .lambda_records import LambdaSearch, chosen, records_of
-from .lambda_trial import Trial, judge, times
+from .lambda_records import REFERENCE, LambdaSearch, records_of, summed_up
+from .lambda_trial import Trial, measure
 from .maml import MAML
 from .meta_step import make_learner
 
@@ -34,6 +35,7 @@ def lambda_search(
     timing: Budget | None = None,
     layers: LayerRule | None = None,
     prefix_cache: bool = True,
+    reference: nn.Module | None = None,
     results: str | Path | None = None,
     progress: bool = True,
 ) -> LambdaSearch:
@@ -48,12 +50,14 @@ def lambda_search(
         sampler: gives meta-validation tasks: ``sample(n)``, ``state_dict()``, ``load_state_dict(state)``.
         config: as for training.
         patterns: which to try; the full one is always among them. None for all ``2 ** layers - 1`` of one row.
-        delta: points of accuracy that may be lost against the full pattern; the fastest such pattern is taken.
+        delta: points of accuracy that may be lost against the reference; the fastest such pattern is taken.
         budget: seconds of an adaptation; if given, the pattern with the best accuracy within it is taken instead.
         tasks: at least 2.
         timing: how long to time; None for 20 rounds and a second at least.
         layers: what the bits stand for, see ``pattern_layers``.
         prefix_cache: see ``LambdaAdaptation``.
+        reference: another model or learner, such as the dense one of a ticket, with whose full pattern all are
+            compared; None for that of ``model``.
         results: JSON file that takes each pattern's figures as they come, and from which a search goes on.
         progress: show a bar.
 
@@ -62,29 +66,36 @@ def lambda_search(
     """
     if tasks < 2 or not 0 <= delta < math.inf or (budget is not None and not budget > 0):
         raise ValueError(f"expected tasks >= 2, delta >= 0 and budget > 0; got {tasks}, {delta} and {budget}")
+    trial = Trial(first_order(model, config), sampler, config, tasks)
+    ways = adaptations(trial, patterns, layers, prefix_cache)
+    full, models = next(iter(ways)), {"model": trial.learner}
+    if reference is not None:
+        models[REFERENCE] = first_order(reference, config)
+        ways[REFERENCE] = LambdaAdaptation(models[REFERENCE], LambdaPattern(full), layers)
+    about = {**trial.facts, "layers": len(full), "prefix_cache": prefix_cache, "threads": torch.get_num_threads()}
+    with ExitStack() as stack:
+        for learner in models.values():
+            stack.enter_context(untouched(learner.module, sampler, config.seed))
+        states = {name: learner.state_dict() for name, learner in models.items()}
+        file = ResultsFile(results, about, {**states, "tasks": dict(enumerate(trial.first))})
+        measure(ways, trial, file, timing or Budget(), progress)
+    compared = full if reference is None else REFERENCE
+    records = records_of({name: file.accuracies[name] for name in ways}, file.seconds, compared)
+    return summed_up(records, compared, delta, budget, about)
+
+
+def first_order(model: nn.Module, config: TrainConfig) -> MAML:
+    """A learner without the graph of the meta-gradient, which changes no number here."""
     learner = model if isinstance(model, MAML) else make_learner(model, config)
-    trial = Trial(learner.clone(first_order=True), sampler, config, tasks)  # the same numbers, without the graph
-    full = LambdaPattern.full(len(pattern_layers(learner.module, layers)))
-    ways = {
-        str(pattern): LambdaAdaptation(trial.learner, pattern, layers, prefix_cache)
-        for pattern in listed(patterns, full, trial.steps)
-    }
-    about = {**trial.facts, "layers": full.layers, "prefix_cache": prefix_cache, "threads": torch.get_num_threads()}
-    with untouched(learner.module, sampler, config.seed):
-        file = ResultsFile(results, about, {"model": learner.state_dict(), "tasks": dict(enumerate(trial.first))})
-        judge(ways, trial, file, progress)
-        if not ways.keys() <= file.seconds.keys():
-            file.add_seconds(times(ways, trial, timing or Budget()))
-    records = records_of({pattern: file.accuracies[pattern] for pattern in ways}, file.seconds, full.text)
-    of_full = next(record for record in records if record.pattern == full.text)
-    return LambdaSearch(tuple(records), of_full, *chosen(records, of_full, delta, budget), about)
+    return learner.clone(first_order=True)
 
 
-def listed(patterns: Sequence[str | LambdaPattern] | None, full: LambdaPattern, steps: int) -> list[LambdaPattern]:
-    """Each pattern once, the full one first."""
-    if patterns is None:
-        return all_patterns(full.layers)
-    made = [p if isinstance(p, LambdaPattern) else LambdaPattern(p) for p in patterns]
+def adaptations(
+    trial: Trial, patterns: Sequence[str | LambdaPattern] | None, layers: LayerRule | None, prefix_cache: bool
+) -> dict[str, LambdaAdaptation]:
+    """One for each pattern, the full one first."""
+    full = LambdaPattern.full(len(pattern_layers(trial.learner.module, layers)))
+    made = all_patterns(full.layers) if patterns is None else [full, *(LambdaPattern(str(p)) for p in patterns)]
     for pattern in made:
-        pattern.check(full.layers, steps)
-    return list(dict.fromkeys([full, *made]))
+        pattern.check(full.layers, trial.steps)
+    return {str(p): LambdaAdaptation(trial.learner, p, layers, prefix_cache) for p in made}

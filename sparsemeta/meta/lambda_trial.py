@@ -45,8 +45,15 @@ class Trial:
             yield from placed(self.sampler.sample(min(batch, count - start)), self.learner, self.config)
 
 
+def measure(ways: Mapping[str, LambdaAdaptation], trial: Trial, file: ResultsFile, timing: Budget, shown: bool) -> None:
+    """Accuracies and times of ``ways`` by name, into ``file``, which may have some of them already."""
+    judge(ways, trial, file, shown)
+    if not ways.keys() <= file.seconds.keys():
+        file.add_seconds(times(ways, trial, timing))
+
+
 def judge(ways: Mapping[str, LambdaAdaptation], trial: Trial, file: ResultsFile, shown: bool) -> None:
-    """Query accuracy of each pattern on each task, into ``file``, which may have some of them already."""
+    """Query accuracy of each way on each task."""
     with pattern_bar(len(ways), shown) as advance:
         for pattern, adaptation in ways.items():
             if pattern not in file.accuracies:

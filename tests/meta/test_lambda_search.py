@@ -17,7 +17,7 @@ import sparsemeta as sm
 from sparsemeta.meta import MAML, TrainConfig, lambda_search
 from sparsemeta.meta.lambda_adapt import LambdaAdaptation
 from sparsemeta.meta.lambda_pattern import LambdaPattern
-from sparsemeta.meta.lambda_records import LambdaSearch, PatternRecord, chosen, records_of
+from sparsemeta.meta.lambda_records import PatternRecord, records_of, summed_up
 from sparsemeta.meta.lambda_report import plot, save_json, table
 
 QUICK = {"tasks": 6, "timing": Budget(2, 0.0, 0), "progress": False}
@@ -31,10 +31,10 @@ def config(settings) -> TrainConfig:
 def test_accuracies_are_those_of_evaluate_and_of_the_pattern(net, sampler, config):
     model = net()
     found = lambda_search(model, sampler(noise=2.0), config, **QUICK)
-    assert {r.pattern for r in found.records} == {"11", "01", "10"} and found.full.pattern == "11"
+    assert {r.pattern for r in found.records} == {"11", "01", "10"} and found.reference.pattern == "11"
     judged = sm.meta.evaluate(model, sampler(noise=2.0), config, tasks=6)
-    assert (found.full.accuracy, found.full.interval) == pytest.approx((judged.accuracy, judged.interval))
-    assert (found.full.gain, found.full.gain_interval) == (0, 0)
+    assert (found.reference.accuracy, found.reference.interval) == pytest.approx((judged.accuracy, judged.interval))
+    assert (found.reference.gain, found.reference.gain_interval) == (0, 0)
 
     adaptation = LambdaAdaptation(MAML(model, lr=config.inner_lr), LambdaPattern("01"))
     drawn, percent = sampler(noise=2.0).sample(6), []
@@ -43,15 +43,15 @@ def test_accuracies_are_those_of_evaluate_and_of_the_pattern(net, sampler, confi
         percent.append(100 * (logits.argmax(1) == drawn.query_y[i]).float().mean().item())
     [record] = [r for r in found.records if r.pattern == "01"]
     assert record.accuracy == pytest.approx(statistics.mean(percent))
-    assert record.gain == pytest.approx(record.accuracy - found.full.accuracy)
+    assert record.gain == pytest.approx(record.accuracy - found.reference.accuracy)
     assert 0 < record.lower <= record.seconds <= record.upper
 
 
 def test_the_interval_of_a_gain_is_that_of_paired_tasks():
     accuracies = {"11": [50.0, 60.0, 90.0], "01": [40.0, 60.0, 86.0]}
     records = records_of(accuracies, {"11": (1.0, 2.0, 3.0), "01": (0.5, 0.75, 1.0)}, "11")
-    assert [r.pattern for r in records] == ["01", "11"] and records[0].gain == pytest.approx(-14 / 3)
-    assert records[0].gain_interval == pytest.approx(1.96 * statistics.stdev([-10, 0, -4]) / math.sqrt(3))
+    assert [r.pattern for r in records] == ["11", "01"] and records[1].gain == pytest.approx(-14 / 3)
+    assert records[1].gain_interval == pytest.approx(1.96 * statistics.stdev([-10, 0, -4]) / math.sqrt(3))
 
 
 def test_model_sampler_and_generators_are_left_as_they_were(net, sampler, config):
@@ -64,11 +64,13 @@ def test_model_sampler_and_generators_are_left_as_they_were(net, sampler, config
     assert torch.equal(torch.get_rng_state(), random) and all(p.grad is None for p in model.parameters())
 
 
-def test_a_ticket_and_a_table_of_steps(sampler, config):
+def test_a_ticket_against_its_dense_model(sampler, config):
     dense = sm.models.Conv4(3, 1, 4, 16)
     model = sm.sparsify(dense, sm.Ticket.magnitude(dense, 0.5))
-    found = lambda_search(model, sampler(size=16), config, ["11111/00011/00001"], **QUICK)
-    assert {r.pattern for r in found.records} == {"11111", "11111/00011/00001"}
+    found = lambda_search(model, sampler(size=16), config, ["11111/00011/00001"], reference=dense, **QUICK)
+    assert {r.pattern for r in found.records} == {"11111", "11111/00011/00001", "reference"}
+    judged = sm.meta.evaluate(dense, sampler(size=16), config, tasks=6)
+    assert found.reference.accuracy == pytest.approx(judged.accuracy) and dense.training
 
 
 def record(pattern: str, seconds: float, accuracy: float) -> PatternRecord:
@@ -83,13 +85,22 @@ RECORDS = [record("001", 1.0, 80.0), record("010", 2.0, 79.0), record("011", 3.0
     [(0.0, None, "011"), (9.9, None, "011"), (10.0, None, "001"), (0.0, 2.5, "001"), (0.0, 9.0, "011"), (0, 0.5, None)],
 )
 def test_the_choice(delta, budget, expected):
-    best, rule = chosen(RECORDS, RECORDS[-1], delta, budget)
-    assert (best and best.pattern) == expected
-    assert rule == ("fastest within" if budget is None else "best accuracy within") + rule.split("within")[1]
+    found = summed_up(RECORDS[::-1], "111", delta, budget, {})
+    assert (found.chosen and found.chosen.pattern) == expected
+    rule = f"fastest within {delta:g} points of 111" if budget is None else f"best accuracy within {budget * 1e3:g} ms"
+    assert found.rule == rule
+
+
+def test_another_model_is_compared_with_but_not_taken():
+    compared = record("reference", 0.5, 92.0)
+    found = summed_up([*RECORDS, compared], "reference", 1.0, None, {})
+    assert found.chosen.pattern == "011" and found.reference is compared and found.speedup(RECORDS[0]) == 0.5
+    assert summed_up([*RECORDS, compared], "reference", 0.5, None, {}).chosen is None
+    assert summed_up([*RECORDS, compared], "reference", 0.0, 0.7, {}).chosen is None
 
 
 def test_the_pareto_front_and_the_reports(tmp_path):
-    found = LambdaSearch(tuple(RECORDS), RECORDS[-1], *chosen(RECORDS, RECORDS[-1], 1.0, None), {"tasks": 5})
+    found = summed_up(RECORDS, "111", 1.0, None, {"tasks": 5})
     assert [r.pattern for r in found.front] == ["001", "011"] and found.speedup(RECORDS[0]) == 9
     console = Console(width=200, record=True)
     console.print(table(found))
