@@ -51,13 +51,11 @@ def lambda_search(
     config = dataclasses.replace(config, eval_inner_steps=steps or config.eval_inner_steps)
     compared, _ = restored(reference, splits) if reference else (None, config)
     sampler = sets.TaskSampler(splits.val, config.ways, config.shots, config.queries, seed)
-    report(
-        meta.lambda_search(
-            model, sampler, config, several(patterns, str) or None, delta, budget and budget / 1e3, tasks,
-            settings.budget, prefix_cache=prefix_cache, reference=compared, results=results,
-        ),
-        settings,
+    search = meta.lambda_search(
+        model, sampler, config, several(patterns, str) or None, delta, budget and budget / 1e3, tasks, settings.budget,
+        prefix_cache=prefix_cache, reference=compared, results=results,
     )  # fmt: skip  one argument a line would be longer than the rest
+    report(search, settings)
 
 
 def report(search: LambdaSearch, settings: Settings) -> None:
