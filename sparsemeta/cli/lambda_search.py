@@ -23,6 +23,7 @@ def lambda_search(
     reference: Annotated[Path | None, typer.Option(help="A run to compare with, such as a ticket's dense one.")] = None,
     patterns: Annotated[str, typer.Option(help="00111,00001 or per step 11111/00011. Default: all of one row.")] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Inner steps. Default: those of the run.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Support images of each class. Default: the run's.")] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Meta-validation tasks.")] = 200,
     prefix_cache: Annotated[bool, typer.Option(help="Run the layers before the first that moves once.")] = True,
     rounds: Annotated[int, typer.Option(min=2, help="Least number of rounds; each times every pattern once.")] = 20,
@@ -39,16 +40,19 @@ def lambda_search(
 
     from sparsemeta import data as sets
     from sparsemeta import meta
+    from sparsemeta.bench import allocator
     from sparsemeta.bench.run import Settings
     from sparsemeta.bench.timing import Budget
     from sparsemeta.cli.bench_options import several
 
     if threads:
         torch.set_num_threads(threads)
+    allocator.keep_freed_memory()  # for dense and sparse alike, as in `sparsemeta bench`
     settings = Settings(Budget(rounds), json_file=json_file, plot_file=plot_file)
     splits = sets.omniglot(data) if data else sets.glyphs(1200).split(1000, 100, 100)
     model, config = restored(checkpoint, splits)
-    config = dataclasses.replace(config, eval_inner_steps=steps or config.eval_inner_steps)
+    steps, shots = steps or config.eval_inner_steps, shots or config.shots
+    config = dataclasses.replace(config, eval_inner_steps=steps, shots=shots)
     compared, _ = restored(reference, splits) if reference else (None, config)
     sampler = sets.TaskSampler(splits.val, config.ways, config.shots, config.queries, seed)
     search = meta.lambda_search(

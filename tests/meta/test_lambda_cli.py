@@ -59,8 +59,9 @@ def test_searches_and_writes(run, tmp_path):
     content = json.loads(out.read_text())
     assert {r["pattern"] for r in content["records"]} == {"11111", "00011", "00001"}
     assert content["chosen"] in {"00011", "00001", "11111"} and picture.stat().st_size
-    budget = search("--checkpoint", run[1], *patterns, "--reference", run[1], "--budget", 1e6)
-    assert "best accuracy within 1e+06 ms" in budget.output and "reference" in budget.output
+    budget = search("--checkpoint", run[1], *patterns, "--reference", run[1], "--budget", 1e6, "--shots", 2)
+    for told in ("shots 2", "best accuracy within 1e+06 ms", "reference"):
+        assert told in budget.output
 
 
 def test_bad_input_ends_before_the_search(splits, tmp_path):
