@@ -85,7 +85,10 @@ def plot(search: LambdaSearch, path: str | Path) -> None:
         )  # fmt: skip  one argument a line would be longer
     for record in {r.pattern: r for r in [*front, search.reference]}.values():
         axes.annotate(record.pattern, (record.seconds * 1e3, record.accuracy), (4, 6), textcoords="offset points")
-    axes.set(xlabel="time of one adaptation (ms)", ylabel="query accuracy (%), 95 % intervals", xscale="log")
+    axes.set(xlabel="time of one adaptation (ms)", ylabel="query accuracy (%), 95 % intervals")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.1)  # room for the names
     axes.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
