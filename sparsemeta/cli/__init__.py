@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sparsemeta.cli import adapt, bench, data, demo, evaluate, find, info, ticket, train
+from sparsemeta.cli import adapt, bench, data, demo, evaluate, find, info, lambda_search, ticket, train
 
 STOPPED = 3  # exit status of a run that diverged or lost a process: it can be resumed, bad input (1) cannot
 
@@ -18,6 +18,7 @@ app.command()(train.train)
 app.command()(find.find)
 app.command("eval")(evaluate.evaluate)
 app.command()(adapt.adapt)
+app.command()(lambda_search.lambda_search)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(ticket.app, name="ticket")

@@ -11,6 +11,10 @@ from .checkpoint import CheckpointError, best_path
 from .config import TrainConfig
 from .distributed import RankError, Ranks
 from .evaluate import Evaluation, evaluate
+from .lambda_adapt import LambdaAdaptation
+from .lambda_pattern import LambdaPattern
+from .lambda_records import LambdaSearch
+from .lambda_search import lambda_search
 from .maml import MAML
 from .maml_plus_plus import MAMLPlusPlus
 from .meta_sgd import MetaSGD
@@ -40,6 +44,9 @@ __all__ = [
     "Ranks",
     "Recipe",
     "Reptile",
+    "LambdaAdaptation",
+    "LambdaPattern",
+    "LambdaSearch",
     "StepRecord",
     "TrainConfig",
     "TrainResult",
@@ -51,6 +58,7 @@ __all__ = [
     "evaluate",
     "forward_tasks",
     "load_trained",
+    "lambda_search",
     "make_learner",
     "make_optimizer",
     "meta_step",

@@ -103,7 +103,7 @@ class MaskedConv2d(Function):
     def backward(ctx, g):
         x, values = ctx.saved_tensors
         input_grad, weight_grad = ctx.partners
-        need_x, need_values, need_bias = ctx.needs_input_grad[:3]
+        need_x, need_values, need_bias = (wanted(ctx, i) for i in range(3))
         return (
             input_grad(g, values, x.shape[-2], x.shape[-1], ctx.conv) if need_x else None,
             weight_grad(g, x, ctx.conv) if need_values else None,
@@ -150,7 +150,7 @@ class InputGrad(Function):
     def backward(ctx, dx):
         g, values = ctx.saved_tensors
         forward, weight_grad = ctx.partners
-        need_g, need_values = ctx.needs_input_grad[:2]
+        need_g, need_values = wanted(ctx, 0), wanted(ctx, 1)
         return (
             forward(dx, values, None, ctx.conv) if need_g else None,
             weight_grad(g, dx, ctx.conv) if need_values else None,
@@ -196,7 +196,7 @@ class WeightGrad(Function):
     def backward(ctx, dvalues):
         g, x = ctx.saved_tensors
         forward, input_grad = ctx.partners
-        need_g, need_x = ctx.needs_input_grad[:2]
+        need_g, need_x = wanted(ctx, 0), wanted(ctx, 1)
         return (
             forward(x, dvalues, None, ctx.conv) if need_g else None,
             input_grad(g, dvalues, x.shape[-2], x.shape[-1], ctx.conv) if need_x else None,
@@ -222,6 +222,19 @@ class WeightGrad(Function):
 for _partner in (MaskedConv2d, InputGrad, WeightGrad):
     # Function.apply asks for the signature at every call, and working it out costs more than a small kernel.
     _partner.forward.__signature__ = inspect.signature(_partner.forward)
+
+
+def wanted(ctx, index: int) -> bool:
+    """Whether anybody uses the gradient of that operand: it needs one, and `autograd.grad` was asked for it.
+
+    PyTorch tells its own operators; a Function has to ask.
+    """
+    if not ctx.needs_input_grad[index]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[index][0])
+    except RuntimeError:  # its answer for a leaf that `autograd.grad` was asked for
+        return True
 
 
 def _refuse_nested_forward_mode() -> None:

@@ -6,6 +6,8 @@ backward in PyTorch more still. First and second derivatives are kernels; a thir
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -109,6 +111,11 @@ class NormActPoolGrad(Function):
         rows = [_row(t, d, batch) for t, d in zip((weight, mean, rstd), in_dims[2:5], strict=True)]
         grads = NormActPoolGrad.apply(*images[:2], *rows, images[2], eps, slope, pool)
         return (_tasks(grads[0], batch), grads[1].view(batch, -1), grads[2].view(batch, -1)), (0, 0, 0)
+
+
+for _function in (NormActPool, NormActPoolGrad):
+    # Function.apply asks for the signature at every call, and working it out costs more than a small kernel.
+    _function.forward.__signature__ = inspect.signature(_function.forward)
 
 
 def second_derivative(
