@@ -14,8 +14,8 @@ from torch import Tensor
 from . import choice_dense, cpu
 from .tune_store import KERNELS, Key, Times
 
-LEAST_ROUNDS, MOST_ROUNDS, SECONDS = 3, 50, 0.03
-HOPELESS = 1.5  # times the best, at the first look: not worth further rounds
+LOOKS, LEAST_ROUNDS, MOST_ROUNDS, SECONDS = 3, 7, 50, 0.03
+HOPELESS = 1.5  # times the best after the looks, by their minima: not worth further rounds
 
 _Calls = Mapping[str, Callable[[], object]]
 
@@ -29,26 +29,29 @@ def candidates(key: Key, conv) -> dict[str, Callable[[], Tensor]]:
 
 
 def measure(calls: _Calls, clock: Callable[[], float] = time.perf_counter) -> Times:
-    """Median seconds of each call, in turns; of a hopeless one the seconds of its first warm call."""
+    """Median seconds of each call, in turns; where a few looks leave no doubt, the least of those."""
     for call in calls.values():  # builds plans, and PyTorch's primitives
         call()
-    times = {name: [taken] for name, taken in _round(calls, clock).items()}
-    best = min(first for [first] in times.values())
-    rest = {name: call for name, call in calls.items() if times[name][0] <= HOPELESS * best}
-    end, rounds = clock() + SECONDS, 1
-    while len(rest) > 1 and (rounds < LEAST_ROUNDS or clock() < end) and rounds < MOST_ROUNDS:
-        for name, taken in _round(rest, clock).items():
-            times[name].append(taken)
+    looks = _rounds(calls, LOOKS, clock)
+    least = {name: min(taken) for name, taken in looks.items()}  # a program that breaks in can only add to a time
+    rest = {name: call for name, call in calls.items() if least[name] <= HOPELESS * min(least.values())}
+    if len(rest) == 1:
+        return least
+    end, rounds = clock() + SECONDS, LOOKS
+    while rounds < MOST_ROUNDS and (rounds < LEAST_ROUNDS or clock() < end):
+        for name, taken in _rounds(rest, 1, clock).items():
+            looks[name] += taken
         rounds += 1
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return least | {name: statistics.median(looks[name]) for name in rest}
 
 
-def _round(calls: _Calls, clock: Callable[[], float]) -> dict[str, float]:
-    taken = {}
-    for name, call in calls.items():
-        begin = clock()
-        call()
-        taken[name] = clock() - begin
+def _rounds(calls: _Calls, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begin = clock()
+            call()
+            taken[name].append(clock() - begin)
     return taken
 
 

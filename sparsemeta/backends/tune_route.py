@@ -17,7 +17,7 @@ from .tune_store import Key, Times, store
 MODES = ("off", "cached", "on")
 SIGHTINGS = 20  # calls before a key is worth measuring: one call, or a short script, never waits
 PROCESS_SECONDS = 3.0  # that a process may spend unasked
-MOSTLY_KEPT = 0.5  # density above which dense code is the better guess
+MOSTLY_KEPT = 0.75  # density above which dense code is the better guess
 
 
 @dataclass

@@ -7,12 +7,13 @@ import sys
 
 import typer
 
-from sparsemeta.cli import bench, demo, info, ticket, train
+from sparsemeta.cli import bench, demo, info, ticket, train, tune
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)  # main() decides what an error looks like
 app.command()(info.info)
 app.command()(demo.demo)
 app.command()(train.train)
+app.command()(tune.tune)
 app.add_typer(bench.app, name="bench")
 app.add_typer(ticket.app, name="ticket")
 

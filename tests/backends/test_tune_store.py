@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sparsemeta.backends import cpu, tune_store
-from sparsemeta.backends.tune_store import Key, Store, fingerprint
+from sparsemeta.backends.tune_store import Key, Store, fastest, fingerprint
 
 
 def key(threads: int = 1) -> Key:
@@ -25,6 +25,11 @@ def test_the_next_process_knows_it(tmp_path):
     again = Store(tmp_path / "a")
     assert again.times == {key(): TIMES} and again.choices == {key(): "contiguous"}
     assert [path.suffix for path in (tmp_path / "a").iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize(("dense", "chosen"), [(1.2, "cpu"), (1.0, "cpu"), (0.97, "cpu"), (0.9, "contiguous")])
+def test_the_sparse_kernels_are_left_only_for_more_than_noise(dense, chosen):
+    assert fastest({"contiguous": dense, "cpu": 1.0}) == chosen
 
 
 def test_a_newer_time_replaces_the_old(tmp_path):

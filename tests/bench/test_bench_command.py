@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sparsemeta import backends
 from sparsemeta.cli.bench import app
 
-TINY = "conv --shapes custom --batch 2 --in-channels 4 --out-channels 4 --size 5 --quick --threads 1 --fresh-memory"
+TINY = "conv --custom 2x4x5x5:4:3 --quick --threads 1 --fresh-memory"
 
 
 def bench(line: str):
@@ -74,8 +74,9 @@ def test_default_backend_is_the_compiled_one():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--shapes lenet", "expected shapes to be of conv4, resnet12, custom"),
-        ("--shapes conv4", "expected --shapes custom with batch"),
+        ("--shapes lenet", "expected each shape to be one of conv4, resnet12, custom"),
+        ("--shapes conv4", "expected --shapes custom and --custom 25x64x42x42:64:3:1:1 together"),
+        ("--custom 2x4x5x6:4:3", "expected a shape like 25x64x42x42:64:3:1:1"),
         ("--sparsity high", "expected numbers with commas between, got 'high'"),
         ("--threads 1.5", "expected whole numbers"),
         ("--json no/such/folder.json", "expected an existing folder for folder.json"),

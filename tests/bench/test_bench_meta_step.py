@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from sparsemeta.bench.cases.meta_shapes import SHAPES, MetaShape
-from sparsemeta.bench.cases.meta_step import MetaStepCase, cases, runner, ticket
+from sparsemeta.bench.cases.meta_shapes import SHAPES, MetaShape, chosen
+from sparsemeta.bench.cases.meta_step import MetaStepCase, cases, runner
 from typer.testing import CliRunner
 
 import sparsemeta as sm
@@ -27,7 +27,7 @@ def test_every_way_gives_the_exact_meta_gradient(order):
 def test_meta_gradient_of_the_wrong_order_is_refused():
     case = MetaStepCase(TINY, "second", 0.8, 1, ("dense",))
     [candidate] = [c for c in case.candidates() if c.role == "sparse"]
-    first_order = runner(sm.sparsify(TINY.model(), ticket(TINY, 0.8)), TINY.tasks(1), TINY.config("first"))
+    first_order = runner(sm.sparsify(TINY.model(), case.ticket()), TINY.tasks(1), TINY.config("first"))
     assert candidate.error(candidate.run()) < case.tolerance < candidate.error(first_order())
 
 
@@ -44,15 +44,24 @@ def test_ideal_is_the_ratio_of_multiply_adds():
 
 
 def test_cases_are_every_combination_of_what_there_is():
-    assert len(cases(["28", "84"], ("first", "second"), (0.8, 0.9), (1, 2), ["dense"])) == 16
+    shapes = chosen(["28", "84"], steps=1)
+    assert [shape.steps for shape in shapes] == [1, 1]
+    structures = ["unstructured", "16x1"]
+    assert len(cases(shapes, ("first", "second"), (0.8, 0.9), (1, 2), ["dense"], (1, 4), structures)) == 64
+    with pytest.raises(ValueError, match="expected each shape to be one of 28, 84"):
+        chosen(["32"])
+    with pytest.raises(ValueError, match="expected at least one inner step"):
+        chosen(["28"], steps=0)
     for wrong, message in [
-        ({"shapes": ["32"]}, "expected each shape to be one of 28, 84"),
+        ({"engine": "jax"}, "expected each engine to be one of auto, autograd"),
+        ({"peers": ["sparseprop"]}, "expected each peer to be one of compiled"),
+        ({"structures": ["4"]}, 'expected a pattern like "unstructured"'),
         ({"orders": ["third"]}, "expected each order to be one of first, second"),
-        ({"tasks": 0}, "expected at least one task"),
+        ({"tasks": [0]}, "expected at least one task"),
         ({"sparsities": [2.0]}, "expected sparsities from 0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            cases(**{"shapes": ["28"], "backends": ["dense"], **wrong})
+            cases(**{"shapes": [TINY], "backends": ["dense"], **wrong})
 
 
 def test_command(tmp_path, monkeypatch):
