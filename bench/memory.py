@@ -46,6 +46,12 @@ def peaks(case: MetaStepCase) -> list[Peak]:
 
 
 def _peak(case: MetaStepCase, way: str, steps: int) -> Peak:
+    labels = {name: value for name, value in case.labels.items() if name != "meta-step"}
+    size = f"{case.shape.size}x{case.shape.size}x{case.shape.channels}"
+    return Peak({"images": size, **labels}, way, steps, **_measured(case, way, steps))
+
+
+def _measured(case: MetaStepCase, way: str, steps: int) -> dict[str, int]:
     given = {**asdict(case), "shape": asdict(replace(case.shape, steps=steps))}
     command = [sys.executable, "-m", "sparsemeta.bench.memory", json.dumps(given), way]
     environment = {**os.environ, "SPARSEMETA_TUNING": "cached"}  # operands to measure with would count as the step's
@@ -53,9 +59,7 @@ def _peak(case: MetaStepCase, way: str, steps: int) -> Peak:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
         raise RuntimeError(f"expected the meta-step of {way} with {steps} inner steps to run, got: {reason}")
-    labels = {name: value for name, value in case.labels.items() if name != "meta-step"}
-    size = f"{case.shape.size}x{case.shape.size}x{case.shape.channels}"
-    return Peak({"images": size, **labels}, way, steps, **json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(found: Sequence[Peak], json_file: Path | None) -> None:

@@ -23,8 +23,12 @@ def tuned(make: Callable[[str], Run], backend: str) -> Run:
 
 
 def drawn_ticket(model: nn.Module, sparsity: float, structure: str) -> sm.Ticket:
-    """By magnitude in each layer; of fresh weights, so a random one. Blocks only where they divide a convolution."""
-    weights = {name: p.shape for name, p in model.named_parameters() if p.dim() == 4}
+    """By magnitude in each layer; of fresh weights, so a random one.
+
+    Blocks only where they divide a convolution, and not in the first: with whole kernels of one or three channels most
+    of its outputs would be constant, and whether ReLU passes a normalised constant is a matter of rounding.
+    """
+    weights = {name: p.shape for name, p in model.named_parameters() if p.dim() == 4 and p.shape[1] > 3}
     blocks = {name: block_of(structure, shape) for name, shape in weights.items()}
     return sm.Ticket.magnitude(model, sparsity, "layer", {name: block for name, block in blocks.items() if block})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from sparsemeta.bench.cases.meta_shapes import SHAPES, MetaShape, chosen
 from sparsemeta.bench.cases.meta_step import MetaStepCase, cases, runner
 from typer.testing import CliRunner
@@ -22,6 +23,22 @@ def test_every_way_gives_the_exact_meta_gradient(order):
     case = MetaStepCase(TINY, order, 0.8, 1, HERE, tasks=2)
     errors = {f"{c.role} {c.name}": c.error(c.run()) for c in case.candidates()}
     assert len(errors) == 2 + len(HERE) and max(errors.values()) < 1e-2, errors
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_dense_by_torch_func_gives_it_too(monkeypatch, order):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # which would take minutes
+    [candidate] = [c for c in MetaStepCase(TINY, order, 0.8, 1, (), 2, peers=("compiled",)).candidates()][2:]
+    assert (candidate.role, candidate.name) == ("dense", "compiled") and candidate.error(candidate.run()) < 1e-2
+
+
+@pytest.mark.parametrize(("structure", "engine"), [("16x1", "autograd"), ("1x1x3x3", "auto")])
+def test_blocks_and_engines(structure, engine):
+    shape = MetaShape(16, channels=1, shots=2, hidden=16, queries=2, steps=2)
+    case = MetaStepCase(shape, "second", 0.75, 1, HERE, structure=structure, engine=engine)
+    assert all(candidate.error(candidate.run()) < case.tolerance for candidate in case.candidates())
+    assert {pattern.block for name, pattern in case.ticket().items() if "conv" in name} != {(1, 1, 1, 1)}
+    assert case.labels["pattern"] == structure and case.labels["engine"] == engine
 
 
 def test_meta_gradient_of_the_wrong_order_is_refused():
