@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import sparsemeta as sm
 
 from ..case import Candidate
+from .block_results import Results, compact, error, flat
 from .choices import check_choices, check_names, drawn_ticket, tuned
 from .conv_candidates import LAYOUTS
 from .conv_shapes import ConvShape
@@ -23,7 +24,6 @@ PEERS = ("compiled",)
 # In the norm: ReLU and max-pooling decide a few elements another way in float32 than in float64, and in a small image
 # one element is a percent of the second derivative. One without its second-order terms is off by more than 1.
 TOLERANCE = 5e-2
-Results = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class BlockCase:
         """PyTorch in both layouts, and compiled if asked for; the sparse block with each backend."""
         pattern = self._ticket()["0.weight"]
         dense = sm.densify(sm.sparsify(self._model(), self._ticket(), "dense"))
-        exact = _compact(self._runner(dense.double(), *(t.double() for t in self._operands()))(), pattern)
+        exact = compact(self._runner(dense.double(), *(t.double() for t in self._operands()))(), pattern)
         found = [self._dense(layout, pattern, exact) for layout in LAYOUTS]
         if "compiled" in self.peers and self.passes != "second order":  # torch.compile has no double backward
             torch.compiler.reset()  # otherwise, after some shapes, it would go on without compiling
@@ -71,13 +71,13 @@ class BlockCase:
         model = sm.densify(sm.sparsify(self._model(), self._ticket(), "dense")).to(memory_format=LAYOUTS[layout])
         operands = (t.contiguous(memory_format=LAYOUTS[layout]) for t in self._operands())
         run = self._runner(torch.compile(model, dynamic=False) if name else model, *operands)
-        return Candidate(name or layout, "dense", run, lambda got: _error(_compact(got, pattern), exact))
+        return Candidate(name or layout, "dense", run, lambda got: error(compact(got, pattern), exact))
 
     def _sparse(self, backend: str, exact: Results) -> Candidate:
         def make(name: str) -> Callable[[], Results]:
             return self._runner(sm.sparsify(self._model(), self._ticket(), name), *self._operands())
 
-        return Candidate(backend, "sparse", tuned(make, backend), lambda got: _error(_flat(got), exact))
+        return Candidate(backend, "sparse", tuned(make, backend), lambda got: error(flat(got), exact))
 
     def _ticket(self) -> sm.Ticket:
         return drawn_ticket(self._model(), self.sparsity, self.structure)
@@ -118,26 +118,6 @@ class BlockCase:
             return (y.detach(), *torch.autograd.grad(first, wanted, directions, materialize_grads=True))
 
         return dict(zip(PASSES, (forward, forward_backward, second_order), strict=True))[self.passes]
-
-
-def _compact(results: Results, pattern: sm.Pattern) -> Results:
-    """Results of the dense block, with the gradient of its weight cut down to the kept ones."""
-    if len(results) == 1:
-        return results
-    *head, weight, bias, gamma, beta = results
-    return _flat((*head, pattern.compress(weight), bias, gamma, beta))
-
-
-def _flat(results: Results) -> Results:
-    """Gradients of all parameters in one vector: that of the bias alone is rounding, as a norm follows."""
-    return results if len(results) == 1 else (*results[:-4], torch.cat([t.flatten() for t in results[-4:]]))
-
-
-def _error(got: Results, exact: Results) -> float:
-    if [t.shape for t in got] != [t.shape for t in exact]:
-        return float("inf")
-    errors = [((g.double() - e).norm() / e.norm()).item() for g, e in zip(got, exact, strict=True)]
-    return max(error if error == error else float("inf") for error in errors)
 
 
 def cases(
