@@ -63,7 +63,7 @@ class MetaShape:
         return replace(made, engine=engine) if hasattr(made, "engine") else made
 
 
-ENGINES = ("auto", "autograd")  # autograd: never the compiled chain of `sparsemeta.meta`
+ENGINES = ("auto", "chain", "autograd")  # the compiled chain of `sparsemeta.meta` where it can run, always, never
 SHAPES = {"28": MetaShape(28, channels=1, shots=1), "84": MetaShape(84, channels=3, shots=5)}
 
 

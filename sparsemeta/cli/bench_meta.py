@@ -21,7 +21,7 @@ def maml(
     steps: Steps = None,
     threads: options.Threads = "",
     backend: options.Backends = "",
-    engine: Annotated[str, typer.Option(help="auto; autograd: without the compiled chain of blocks.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto; chain: compiled, or an error; autograd.")] = "auto",
     peers: Annotated[str, typer.Option(help="Another to time: compiled (torch.func; compiling takes minutes).")] = "",
     memory: Annotated[bool, typer.Option("--memory", help="Peak memory at 1 and 10 steps, and no times.")] = False,
     rounds: options.Rounds = 5,

@@ -12,6 +12,7 @@ from sparsemeta.bench.measure import WrongResult
 from typer.testing import CliRunner
 
 from sparsemeta import backends
+from sparsemeta.backends import tune_store
 from sparsemeta.cli.bench import app
 
 TINY = "conv --custom 2x4x5x5:4:3 --quick --threads 1 --fresh-memory"
@@ -69,6 +70,18 @@ def test_wrong_kernel_is_not_timed_and_fails_the_command(tmp_path, monkeypatch):
 @pytest.mark.extension
 def test_default_backend_is_the_compiled_one():
     assert " cpu " in bench("--sparsity 0.5 --pass forward").output
+
+
+@pytest.mark.extension
+@pytest.mark.parametrize("command", ["conv --custom 2x4x5x5:4:3", "block --custom 2x4x6x6:4:3"])
+def test_auto_is_measured_before_it_is_timed(monkeypatch, tmp_path, command):
+    monkeypatch.setenv("SPARSEMETA_CACHE", str(tmp_path))
+    tune_store.store.cache_clear()
+    line = f"{command} --quick --threads 1 --fresh-memory --sparsity 0.5 --backend auto --pass forward+backward"
+    result = CliRunner().invoke(app, line.split())
+    known = {key.operation for key in tune_store.store().times}
+    tune_store.store.cache_clear()
+    assert result.exit_code == 0 and " auto " in result.output and known == set(tune_store.KERNELS)
 
 
 @pytest.mark.parametrize(

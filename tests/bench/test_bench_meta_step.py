@@ -70,7 +70,7 @@ def test_cases_are_every_combination_of_what_there_is():
     with pytest.raises(ValueError, match="expected at least one inner step"):
         chosen(["28"], steps=0)
     for wrong, message in [
-        ({"engine": "jax"}, "expected each engine to be one of auto, autograd"),
+        ({"engine": "jax"}, "expected each engine to be one of auto, chain, autograd"),
         ({"peers": ["sparseprop"]}, "expected each peer to be one of compiled"),
         ({"structures": ["4"]}, 'expected a pattern like "unstructured"'),
         ({"orders": ["third"]}, "expected each order to be one of first, second"),
