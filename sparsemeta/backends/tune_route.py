@@ -16,7 +16,7 @@ from .tune_store import Key, Times, store
 
 MODES = ("off", "cached", "on")
 SIGHTINGS = 20  # calls before a key is worth measuring: one call, or a short script, never waits
-PROCESS_SECONDS = 3.0  # that a process may spend unasked
+SHARE = 0.05  # of the time so far that may go into it unasked: one key now and then, never a whole model at once
 MOSTLY_KEPT = 0.75  # density above which dense code is the better guess
 
 
@@ -24,6 +24,7 @@ MOSTLY_KEPT = 0.75  # density above which dense code is the better guess
 class _Process:
     mode: str
     spent: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
     asked: bool = False  # inside `tune`: measure at once
     seen: Counter[Key] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -33,11 +34,11 @@ def tuning(mode: str | None = None) -> str:
     """Set how `backend="auto"` chooses between the sparse kernels and dense PyTorch on CPUs; returns the mode before.
 
     Args:
-        mode: `"off"`: always the sparse kernels. `"cached"`: what was measured earlier, in this or another process,
-            else a guess. `"on"`, the default: also measures what is used often, on synthetic operands, after 20 calls
-            of a pass of a layer: about ten of these calls again, 3 seconds a process in all. `None`: leaves it.
-            The environment variable SPARSEMETA_TUNING gives the mode at the start, and
-            `torch.use_deterministic_algorithms(True)` acts as `"off"`: routes differ in rounding, and times vary.
+        mode: `"off"`: always the sparse kernels. `"cached"`, the default: what has been measured (`tune`), in this or
+            another process, else a guess. `"on"`: also measures what is used often, on synthetic operands, after 20
+            calls of a pass of a layer and in at most 5 % of the time; the rounding changes where the route does, so
+            that two runs can differ. `None`: leaves it. The environment variable SPARSEMETA_TUNING gives the mode at
+            the start, and `torch.use_deterministic_algorithms(True)` acts as `"off"`.
 
     Raises:
         ValueError: no such mode.
@@ -95,8 +96,8 @@ def _measure(key: Key, conv) -> None:
 
 
 def _due(key: Key) -> bool:
-    unasked = _process.mode == "on" and _process.seen[key] > SIGHTINGS and _process.spent < PROCESS_SECONDS
-    return _process.asked or unasked
+    often = _process.mode == "on" and _process.seen[key] > SIGHTINGS
+    return _process.asked or (often and _process.spent <= SHARE * (time.perf_counter() - _process.began))
 
 
 def _checked(mode: str) -> str:
@@ -106,4 +107,4 @@ def _checked(mode: str) -> str:
 
 
 # For runs that must not depend on times, the tests among them.
-_process = _Process(_checked(os.environ.get("SPARSEMETA_TUNING") or "on"))
+_process = _Process(_checked(os.environ.get("SPARSEMETA_TUNING") or "cached"))

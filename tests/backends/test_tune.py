@@ -96,14 +96,22 @@ def test_measured_after_enough_calls_and_then_no_more(scripted, taken):
     assert len(measured) == 1 and [route for _, route in taken[tune_route.SIGHTINGS :]] == ["contiguous"] * 5
 
 
-def test_a_process_stops_measuring_when_its_time_is_spent(scripted):
+def test_a_process_waits_until_measuring_is_a_small_part_of_its_time(scripted):
     measured = scripted(cpu=1.0)
-    tune_route._process.spent = tune_route.PROCESS_SECONDS
+    tune_route._process.spent = 1e6
     for _ in range(tune_route.SIGHTINGS + 5):
         convolve()
     assert not measured
-    backends.tune(convolve)
+    tune_route._process.began -= 1e6 / tune_route.SHARE
+    convolve()
     assert len(measured) == 1
+
+
+def test_asked_for_there_is_no_limit(scripted):
+    measured = scripted(cpu=1.0)
+    tune_route._process.spent = 1e6
+    backends.tune(convolve)
+    assert len(measured) == 1 and tune_route._process.spent == 1e6
 
 
 def test_cached_never_measures_but_takes_what_is_known(scripted, taken):
@@ -171,7 +179,7 @@ def test_a_mode_that_is_none_is_refused():
     with pytest.raises(ValueError, match="expected tuning to be one of 'off', 'cached', 'on', got 'fast'"):
         backends.tuning("fast")
     code = "import sparsemeta as sm; print(sm.backends.tuning())"
-    for given, told in [("cached", "cached"), ("", "on")]:
+    for given, told in [("on", "on"), ("", "cached")]:
         environment = {**os.environ, "SPARSEMETA_TUNING": given}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == told
