@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sparsemeta.backends.cpu import processor
+from sparsemeta.backends.tune_store import processor
 from sparsemeta.cli import info
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
-from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -37,13 +34,6 @@ def extension() -> ModuleType | None:
 def isa() -> str:
     """Instruction set of the kernels in use: `"avx512"`, `"avx2"` or `"baseline"`; `"none"` without the extension."""
     return extension().isa() if extension() else "none"
-
-
-def processor() -> str:
-    """Model name of the processor, as its maker gives it where the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    name = re.search(r"^model name\s*:\s*(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
-    return name[1] if name else platform.processor() or platform.machine()
 
 
 def missing() -> list[str]:

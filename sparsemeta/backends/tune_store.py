@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+import re
 import shutil
 import warnings
 import zlib
@@ -131,5 +133,12 @@ def fingerprint() -> str:
     from .. import __version__  # here: the package is complete only after its backends are
 
     kernels = zlib.crc32(Path(cpu.extension().__file__).read_bytes()) if cpu.extension() else 0
-    facts = __version__, torch.__version__, cpu.isa(), cpu.processor(), kernels
+    facts = __version__, torch.__version__, cpu.isa(), processor(), kernels
     return f"{__version__}-{cpu.isa()}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+
+
+def processor() -> str:
+    """Model name of the processor, as its maker gives it where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*:\s*(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    return name[1] if name else platform.processor() or platform.machine()

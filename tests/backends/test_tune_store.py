@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sparsemeta.backends import cpu, tune_store
+from sparsemeta.backends import tune_store
 from sparsemeta.backends.tune_store import Key, Store, fastest, fingerprint
 
 
@@ -115,7 +115,7 @@ def test_a_user_without_home_has_a_store_in_memory(monkeypatch):
 
 def test_another_machine_or_version_starts_anew(monkeypatch):
     before = fingerprint()
-    monkeypatch.setattr(cpu, "processor", lambda: "another")
+    monkeypatch.setattr(tune_store, "processor", lambda: "another")
     other = fingerprint()
     monkeypatch.setattr("sparsemeta.__version__", "9.9")
     assert len({before, other, fingerprint()}) == 3 and fingerprint().startswith("9.9-")
