@@ -1,4 +1,4 @@
-"""Adaptation to new tasks, first order: the inner loop on the support set, then the predictions for the queries."""
+"""Adaptation to new tasks, as `sm.meta.evaluate` does it: the inner loop on the support set, then the query loss."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,17 +14,18 @@ from torch import Tensor, nn
 
 import sparsemeta as sm
 from sparsemeta.data.tasks import Tasks
-from sparsemeta.meta import TrainConfig, make_learner
-from sparsemeta.meta.meta_step import adapted, placed
+from sparsemeta.meta import MAML, TrainConfig, make_learner
+from sparsemeta.meta.meta_step import placed
 
 from ..case import Candidate, relative_error
-from .choices import check_choices, drawn_ticket, tuned
+from .choices import check_choices, check_names, drawn_ticket, tuned
 from .conv_candidates import LAYOUTS
-from .meta_shapes import MetaShape
+from .meta_shapes import ENGINES, MetaShape
 from .structures import block_of
 
-# Of the largest logit, after inner steps in float32 and in float64: see the meta-step's.
-TOLERANCE = 1e-1
+# Of the largest loss, after inner steps in float32 and in float64.
+TOLERANCE = 1e-2
+_evaluate = import_module("sparsemeta.meta.evaluate")  # `sparsemeta.meta.evaluate` itself is the function
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class AdaptCase:
     tasks: int
     threads: int
     backends: tuple[str, ...]
+    engine: str = "auto"
     tolerance: float = TOLERANCE
 
     @property
@@ -44,6 +47,7 @@ class AdaptCase:
         return {
             "adapt": str(self.shape),
             "pattern": self.structure,
+            "engine": self.engine,
             "tasks": self.tasks,
             "threads": self.threads,
             "sparsity": self.sparsity,
@@ -59,7 +63,7 @@ class AdaptCase:
         """The dense model in both layouts, the sparse one with each backend."""
         found = []
         for layout in LAYOUTS:
-            run = predictions(self.shape.model(), self._tasks(), self._config(layout))
+            run = losses(self.shape.model(), self._tasks(), self.shape.config("first", layout, "autograd"))
             found.append(Candidate(layout, "dense", run, self._error(None)))
         for backend in self.backends:
             found.append(Candidate(backend, "sparse", tuned(self._sparse_run, backend), self._error(self.sparsity)))
@@ -67,7 +71,7 @@ class AdaptCase:
 
     def _sparse_run(self, backend: str) -> Callable[[], list[Tensor]]:
         model = sm.sparsify(self.shape.model(), self._ticket(), backend)
-        return predictions(model, self._tasks(), self._config())
+        return losses(model, self._tasks(), self.shape.config("first", engine=self.engine))
 
     def _error(self, sparsity: float | None) -> Callable[[list[Tensor]], float]:
         exact = partial(_exact, self.shape, self.structure, sparsity, self.tasks)
@@ -79,23 +83,23 @@ class AdaptCase:
     def _tasks(self) -> Tasks:
         return self.shape.tasks(self.tasks)
 
-    def _config(self, layout: str = "contiguous") -> TrainConfig:
-        return self.shape.config("first", layout)
 
-
-def predictions(model: nn.Module, tasks: Tasks, config: TrainConfig) -> Callable[[], list[Tensor]]:
-    """Logits of every task's queries after `config.inner_steps` steps on its support set."""
+def losses(model: nn.Module, tasks: Tasks, config: TrainConfig) -> Callable[[], list[Tensor]]:
+    """Query loss of each task after `config.inner_steps` steps on its support set."""
     learner = make_learner(model, config)
 
     def run() -> list[Tensor]:
-        logits = []
-        for support_x, support_y, query_x, _ in placed(tasks, learner, config):
-            clone = adapted(learner, support_x, support_y, config.inner_steps)
-            with torch.no_grad():
-                logits.append(clone(query_x))
-        return [torch.stack(logits)]
+        return [_judged(learner, tasks, config)[:, 0]]
 
     return run
+
+
+def _judged(learner: MAML, tasks: Tasks, config: TrainConfig) -> Tensor:
+    """Query loss and accuracy `[T, 2]`."""
+    if together := getattr(_evaluate, "judgements", None):
+        return together(learner, tasks, config, config.inner_steps)
+    each = placed(tasks, learner, config)
+    return torch.stack([_evaluate.judged(learner, *task, config.inner_steps) for task in each])
 
 
 @cache  # asked for again by every layout, backend and number of threads
@@ -104,7 +108,7 @@ def _exact(shape: MetaShape, structure: str, sparsity: float | None, tasks: int)
     model = shape.model().double()
     if sparsity is not None:
         model = sm.sparsify(model, drawn_ticket(shape.model(), sparsity, structure), "dense")
-    return predictions(model, shape.tasks(tasks), shape.config("first"))()
+    return losses(model, shape.tasks(tasks), shape.config("first", engine="autograd"))()
 
 
 def cases(
@@ -114,15 +118,17 @@ def cases(
     tasks: Sequence[int] = (1, 32),
     threads: Sequence[int] = (1,),
     backends: Sequence[str] = ("cpu",),
+    engine: str = "auto",
 ) -> list[AdaptCase]:
     """Every combination. Raises `ValueError` for a number out of range, or a backend that is not here."""
     check_choices(sparsities, threads, backends)
+    check_names("engine", [engine], ENGINES)
     for structure in structures:
         block_of(structure, (1, 1, 1, 1))
     if wrong := [n for n in tasks if n < 1]:
         raise ValueError(f"expected at least one task, got {wrong}")
     return [
-        AdaptCase(shape, structure, sparsity, count, thread, tuple(backends))
+        AdaptCase(shape, structure, sparsity, count, thread, tuple(backends), engine)
         for thread, shape, structure, count, sparsity in itertools.product(
             threads, shapes, structures, tasks, sparsities
         )

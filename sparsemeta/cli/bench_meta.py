@@ -9,6 +9,7 @@ import typer
 from sparsemeta.cli import bench_options as options
 
 Shapes = Annotated[str, typer.Option(help="28: one channel, 1-shot. 84: three channels, 5-shot.")]
+Engine = Annotated[str, typer.Option(help="auto; chain: compiled, or an error; autograd.")]
 Steps = Annotated[int | None, typer.Option(help="Inner steps; default 5.")]
 
 
@@ -21,7 +22,7 @@ def maml(
     steps: Steps = None,
     threads: options.Threads = "",
     backend: options.Backends = "",
-    engine: Annotated[str, typer.Option(help="auto; chain: compiled, or an error; autograd.")] = "auto",
+    engine: Engine = "auto",
     peers: Annotated[str, typer.Option(help="Another to time: compiled (torch.func; compiling takes minutes).")] = "",
     memory: Annotated[bool, typer.Option("--memory", help="Peak memory at 1 and 10 steps, and no times.")] = False,
     rounds: options.Rounds = 5,
@@ -63,6 +64,7 @@ def adapt(
     steps: Steps = None,
     threads: options.Threads = "",
     backend: options.Backends = "",
+    engine: Engine = "auto",
     rounds: options.Rounds = 5,
     seconds: options.Seconds = 1.0,
     quick: options.Quick = False,
@@ -70,7 +72,7 @@ def adapt(
     json_file: options.Json = None,
     plot_file: options.Plot = None,
 ) -> None:
-    """First-order adaptation to new tasks, and the predictions for 75 queries of each: the time for each task."""
+    """First-order adaptation to new tasks, and the loss of 75 queries of each: the time for each task."""
     from sparsemeta.bench import run
     from sparsemeta.bench.cases.adapt import cases
     from sparsemeta.bench.cases.meta_shapes import chosen
@@ -83,5 +85,6 @@ def adapt(
         options.several(tasks, int),
         options.threads(threads),
         options.backends(backend),
+        engine,
     )
     run.run(work, settings)

@@ -1,4 +1,4 @@
-"""`sparsemeta bench adapt`: predictions after adaptation, and the time for each task."""
+"""`sparsemeta bench adapt`: query losses after adaptation, and the time for each task."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TINY = MetaShape(16, channels=1, shots=2, hidden=16, queries=2, steps=2)
 
 
 @pytest.mark.parametrize("structure", ["unstructured", "16x1"])
-def test_every_way_gives_the_exact_predictions_for_every_task(structure):
+def test_every_way_gives_the_exact_loss_of_every_task(structure):
     case = AdaptCase(TINY, structure, 0.8, 3, 1, HERE)
     for candidate in case.candidates():
-        [logits] = candidate.run()
-        assert logits.shape == (3, 10, 5) and candidate.error([logits]) < case.tolerance
-        assert candidate.error([logits.flip(0)]) > case.tolerance  # predictions for another task
+        [losses] = candidate.run()
+        assert losses.shape == (3,) and candidate.error([losses]) < case.tolerance
+        assert candidate.error([losses.flip(0)]) > case.tolerance  # those of other tasks
     assert case.ideal > 3
 
 
@@ -34,6 +34,7 @@ def test_weights_stay_as_they_are():
 
 def test_bad_input_is_refused():
     for wrong, message in [
+        ({"engine": "jax"}, "expected each engine to be one of auto, chain, autograd"),
         ({"tasks": [0]}, "expected at least one task"),
         ({"structures": ["4"]}, 'expected a pattern like "unstructured"'),
         ({"threads": [0]}, "expected at least one thread"),
