@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from sparsemeta.backends.tune_store import processor
 from sparsemeta.cli import info
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -27,13 +27,6 @@ def facts() -> dict[str, Any]:
         "commit": commit(),
         "command": [Path(word).name if Path(word).is_absolute() else word for word in sys.argv],
     }
-
-
-def processor() -> str:
-    """Model name of the processor, as its maker gives it where the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    name = re.search(r"^model name\s*:\s*(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
-    return name[1] if name else platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

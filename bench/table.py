@@ -18,12 +18,14 @@ def table(results: Sequence[Result]) -> Table:
     made = Table(title=escape(shared(results)), title_justify="left")
     for name in labels:
         made.add_column(name)
-    for name in ("dense", "layout", "by", "time", "ratio", "ideal", "efficiency", "spread"):
+    several = any(result.labels.get("tasks", 1) > 1 for result in results)
+    compared = ("time", *(["a task"] if several else []), "ratio", "ideal", "efficiency", "spread")
+    for name in ("dense", "layout", "by", *compared):
         made.add_column(name, justify="left" if name in ("layout", "by") else "right")
     for result in results:
         head = [_label(name, result.labels[name]) for name in labels]
         head += [milliseconds(result.dense.seconds.median), escape(result.dense.name)]
-        for row in _rows(result):
+        for row in _rows(result, several):
             made.add_row(*head, *row)
             head = [""] * len(head)
     return made
@@ -42,20 +44,22 @@ def _label(name: str, value: object) -> str:
     return f"{100 * value:g}%" if name == "sparsity" else escape(str(value))
 
 
-def _rows(result: Result) -> Iterator[list[str]]:
+def _rows(result: Result, each_task: bool) -> Iterator[list[str]]:
     for sample in result.samples:
         if sample.role != "dense":
-            yield _compared(result, sample)
+            yield _compared(result, sample, each_task)
     for key in result.wrong:
         yield [escape(key.partition(": ")[2]), "[red]wrong[/red]"]
 
 
-def _compared(result: Result, sample: Sample) -> list[str]:
+def _compared(result: Result, sample: Sample, each_task: bool) -> list[str]:
     ratio = result.ratio(sample)
+    seconds = sample.seconds.median
     colour = "green" if ratio > 1 else "red"
     return [
         escape(sample.name),
-        milliseconds(sample.seconds.median),
+        milliseconds(seconds),
+        *([milliseconds(seconds / result.labels["tasks"])] if each_task else []),
         f"[{colour}]{ratio:.2f}x[/{colour}]",
         f"{result.ideal:.2f}x",
         f"{result.efficiency(sample):.0%}",

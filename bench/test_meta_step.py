@@ -10,7 +10,7 @@ from .cases.meta_shapes import SHAPES
 from .cases.meta_step import MetaStepCase, cases
 
 HERE = [name for name, reasons in backends.available().items() if not reasons]
-CASES = cases(list(SHAPES), backends=HERE)
+CASES = cases(list(SHAPES.values()), backends=HERE)
 
 
 @pytest.mark.parametrize("way", ["dense: contiguous", "dense: channels_last", *(f"sparse: {name}" for name in HERE)])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+os.environ.setdefault("SPARSEMETA_TUNING", "off")  # no test depends on what is fast here, but for those of the choice
 NO_EXTENSION = os.environ.get("SPARSEMETA_NO_EXTENSION", "0") != "0"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 import sparsemeta as sm
 
 from ..case import Candidate, relative_error
+from .choices import tuned
 from .conv_shapes import ConvShape
 
 PASSES = ("forward", "forward+backward")
@@ -91,9 +92,12 @@ def dense(
 def sparse(problem: Problem, backend: str) -> Candidate:
     """`sm.masked_conv2d` from contiguous to contiguous, whatever the layout is inside."""
 
-    def conv(x: Tensor, values: Tensor) -> Tensor:
-        shape = problem.shape
-        return sm.masked_conv2d(x, values, problem.pattern, stride=shape.stride, padding=shape.padding, backend=backend)
+    shape, pattern = problem.shape, problem.pattern
 
-    run = problem.runner(conv, problem.x, problem.pattern.compress(problem.weight), problem.grad)
-    return Candidate(backend, "sparse", run, problem.error)
+    def make(name: str) -> Callable[[], Results]:
+        def conv(x: Tensor, values: Tensor) -> Tensor:
+            return sm.masked_conv2d(x, values, pattern, stride=shape.stride, padding=shape.padding, backend=name)
+
+        return problem.runner(conv, problem.x, pattern.compress(problem.weight), problem.grad)
+
+    return Candidate(backend, "sparse", tuned(make, backend), problem.error)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .choices import check_names
 
 
 @dataclass(frozen=True)
 class ConvShape:
-    """A square convolution without bias, padded as the backbones do it.
+    """A square convolution without bias.
 
     Attributes:
         batch, in_channels, out_channels, size, kernel, stride: images `[batch, in_channels, size, size]`, weight
             `(out_channels, in_channels, kernel, kernel)`.
         input_grad: whether the backward pass has to give it; not for a first layer.
+        padding: on each side. None: as the backbones do it, so that odd kernels keep the size, over the stride.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or a negative padding.
     """
 
     batch: int = 25
@@ -25,16 +30,28 @@ class ConvShape:
     kernel: int = 3
     stride: int = 1
     input_grad: bool = True
+    padding: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self)[:-1]:
-            if (value := getattr(self, field.name)) < 1:
-                raise ValueError(f"expected {field.name} to be at least 1, got {value}")
+        for name in ("batch", "in_channels", "out_channels", "size", "kernel", "stride"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"expected {name} to be at least 1, got {value}")
+        if self.padding is None:
+            object.__setattr__(self, "padding", self.kernel // 2)
+        if self.padding < 0 or self.size + 2 * self.padding < self.kernel:
+            raise ValueError(f"expected padding with which the kernel fits into the image, got {self.padding}")
 
-    @property
-    def padding(self) -> int:
-        """On each side: for odd kernels the output has the size of the input, over the stride."""
-        return self.kernel // 2
+    @classmethod
+    def parse(cls, text: str) -> ConvShape:
+        """Of `"25x64x42x42:64:3:1:1"`: images, output channels, kernel, and if they are told stride and padding."""
+        found = re.fullmatch(r"(\d+)x(\d+)x(\d+)x\3:(\d+):(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+        if not found:
+            raise ValueError(
+                f"expected a shape like 25x64x42x42:64:3:1:1 (square images, output channels, kernel, stride, "
+                f"padding), got {text!r}"
+            )
+        batch, channels, size, out, kernel, stride, padding = (None if n is None else int(n) for n in found.groups())
+        return cls(batch, channels, out, size, kernel, 1 if stride is None else stride, padding=padding)
 
     @property
     def weight(self) -> tuple[int, int, int, int]:
@@ -43,6 +60,7 @@ class ConvShape:
 
     def __str__(self) -> str:
         stride = f"/{self.stride}" if self.stride > 1 else ""
+        stride += f", padding {self.padding}" if self.padding != self.kernel // 2 else ""
         images = f"{self.batch}x{self.in_channels}x{self.size}x{self.size}"
         return f"{images} to {self.out_channels}, {self.kernel}x{self.kernel}{stride}"
 
@@ -61,3 +79,17 @@ SHAPES = {
         ConvShape(25, 160, 320, 21, kernel=1),
     ),
 }
+
+
+def chosen(names: Sequence[str], custom: Sequence[str] = (), quick: bool = False) -> list[ConvShape]:
+    """Shapes of the named sets, then those that `ConvShape.parse` reads from `custom`; quick: the first of each set.
+
+    Raises:
+        ValueError: an unknown name, `"custom"` without a shape or a shape without it, or a shape that is none.
+    """
+    check_names("shape", names, [*SHAPES, "custom"])
+    if bool(custom) != ("custom" in names):
+        raise ValueError("expected --shapes custom and --custom 25x64x42x42:64:3:1:1 together, got one of the two")
+    own = [ConvShape.parse(text) for text in custom]
+    sets = (SHAPES.get(name, own) for name in names)
+    return [shape for members in sets for shape in (members[:1] if quick else members)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from .choices import check_choices, check_names
 from .conv_candidates import PASSES, Problem, dense, sparse
 from .conv_peers import PEERS, check_installed
 from .conv_shapes import ConvShape
+from .structures import block_of
 
 # Of the largest entry. float32 sums of 180 000 products in any order come to 1e-5; one product too few would be 5e-4.
 TOLERANCE = 1e-4
@@ -74,15 +74,6 @@ class ConvCase:
         block = block_of(self.structure, self.shape.weight)
         blocks = torch.Size(self.shape.weight).numel() // torch.Size(block).numel()
         return blocks, max(1, round(blocks * (1 - self.sparsity)))
-
-
-def block_of(structure: str, weight: Sequence[int]) -> tuple[int, ...] | None:
-    """Block shape by its name, or None if it does not divide the weight. Raises `ValueError` on what is no name."""
-    if structure != "unstructured" and not re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*x[1-9]\d*)?", structure):
-        raise ValueError(f'expected a pattern like "unstructured", "16x1" or "1x1x3x3", got {structure!r}')
-    sizes = () if structure == "unstructured" else tuple(map(int, structure.split("x")))
-    block = sizes + (1,) * (4 - len(sizes))
-    return None if any(size % b for size, b in zip(weight, block, strict=True)) else block
 
 
 def cases(

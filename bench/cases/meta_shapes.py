@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from sparsemeta.data.tasks import Tasks
 from sparsemeta.meta import TrainConfig
 from sparsemeta.models import Conv4
+
+from .choices import check_names
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class MetaShape:
 
         return Tasks(*images(self.shots), *images(self.queries))
 
-    def config(self, order: str, memory_format: str = "contiguous") -> TrainConfig:
+    def config(self, order: str, memory_format: str = "contiguous", engine: str = "auto") -> TrainConfig:
         """With an outer rate so small that the last round of a measurement still has the weights of the first."""
-        return TrainConfig(
+        made = TrainConfig(
             self.ways,
             self.shots,
             self.queries,
@@ -57,6 +60,16 @@ class MetaShape:
             first_order=order == "first",
             memory_format=memory_format,
         )
+        return replace(made, engine=engine) if hasattr(made, "engine") else made
 
 
+ENGINES = ("auto", "chain", "autograd")  # the compiled chain of `sparsemeta.meta` where it can run, always, never
 SHAPES = {"28": MetaShape(28, channels=1, shots=1), "84": MetaShape(84, channels=3, shots=5)}
+
+
+def chosen(names: Sequence[str], steps: int | None = None) -> list[MetaShape]:
+    """Shapes by name, with another number of inner steps if one is given. Raises `ValueError` for what is none."""
+    check_names("shape", names, SHAPES)
+    if steps is not None and steps < 1:
+        raise ValueError(f"expected at least one inner step, got {steps}")
+    return [SHAPES[name] if steps is None else replace(SHAPES[name], steps=steps) for name in names]

@@ -16,10 +16,14 @@ from sparsemeta.data.tasks import Tasks
 from sparsemeta.meta import TrainConfig, make_learner, make_optimizer, meta_step
 
 from ..case import Candidate, relative_error
-from .choices import check_choices, check_names
-from .meta_shapes import SHAPES, MetaShape
+from .choices import check_choices, check_names, drawn_ticket, tuned
+from .conv_candidates import LAYOUTS
+from .meta_compiled import compiled
+from .meta_shapes import ENGINES, MetaShape
+from .structures import block_of
 
 ORDERS = ("first", "second")
+PEERS = ("compiled",)
 # Of the largest entry of the meta-gradient. Over five inner steps some ReLU and max-pooling decide another way in
 # float32: dense PyTorch comes to 3e-2 itself, here as there. A meta-gradient without its second order is off by 2e-1.
 TOLERANCE = 1e-1
@@ -35,6 +39,9 @@ class MetaStepCase:
     threads: int
     backends: tuple[str, ...]
     tasks: int = 1
+    structure: str = "unstructured"
+    engine: str = "auto"
+    peers: tuple[str, ...] = ()
     tolerance: float = TOLERANCE
 
     @property
@@ -42,7 +49,9 @@ class MetaStepCase:
         """Columns of the report."""
         return {
             "meta-step": str(self.shape),
+            "pattern": self.structure,
             "order": self.order,
+            "engine": self.engine,
             "tasks": self.tasks,
             "threads": self.threads,
             "sparsity": self.sparsity,
@@ -52,28 +61,39 @@ class MetaStepCase:
     def ideal(self) -> float:
         """Multiply-adds of convolutions and head, dense over sparse. Fusing the rest of the step can gain more."""
         size = self.shape.channels, self.shape.size, self.shape.size
-        return ticket(self.shape, self.sparsity).flops(self.shape.model(), size).ratio
+        return self.ticket().flops(self.shape.model(), size).ratio
 
     def candidates(self) -> list[Candidate]:
-        """The dense model in both layouts, the sparse one with each backend."""
-        found = [self._dense(layout) for layout in ("contiguous", "channels_last")]
+        """The dense model in both layouts, and compiled if asked for; the sparse one with each backend."""
+        found = [self._dense(layout) for layout in LAYOUTS]
+        if "compiled" in self.peers:
+            run = compiled(self.shape.model(), self.shape.tasks(self.tasks), self.shape.config(self.order))
+            found.append(Candidate("compiled", "dense", run, self._error(None)))
         return found + [self._sparse(backend) for backend in self.backends]
 
+    def ticket(self) -> sm.Ticket:
+        """The same in every run."""
+        return drawn_ticket(self.shape.model(), self.sparsity, self.structure)
+
+    def sparse_run(self, backend: str) -> Callable[[], list[Tensor]]:
+        """The meta-step of the sparse model."""
+        model = sm.sparsify(self.shape.model(), self.ticket(), backend)
+        return runner(model, self.shape.tasks(self.tasks), self.shape.config(self.order, engine=self.engine))
+
+    def dense_run(self, layout: str) -> Callable[[], list[Tensor]]:
+        """The meta-step of the dense model."""
+        config = self.shape.config(self.order, layout, "autograd")
+        return runner(self.shape.model(), self.shape.tasks(self.tasks), config)
+
     def _dense(self, layout: str) -> Candidate:
-        run = runner(self.shape.model(), self.shape.tasks(self.tasks), self.shape.config(self.order, layout))
-        exact = partial(exact_gradient, self.shape, self.order, self.tasks, None)
-        return Candidate(layout, "dense", run, lambda got: relative_error(got, exact()))
+        return Candidate(layout, "dense", self.dense_run(layout), self._error(None))
 
     def _sparse(self, backend: str) -> Candidate:
-        model = sm.sparsify(self.shape.model(), ticket(self.shape, self.sparsity), backend)
-        run = runner(model, self.shape.tasks(self.tasks), self.shape.config(self.order))
-        exact = partial(exact_gradient, self.shape, self.order, self.tasks, self.sparsity)
-        return Candidate(backend, "sparse", run, lambda got: relative_error(got, exact()))
+        return Candidate(backend, "sparse", tuned(self.sparse_run, backend), self._error(self.sparsity))
 
-
-def ticket(shape: MetaShape, sparsity: float) -> sm.Ticket:
-    """By magnitude in each layer; of fresh weights, so a random one."""
-    return sm.Ticket.magnitude(shape.model(), sparsity, scope="layer")
+    def _error(self, sparsity: float | None) -> Callable[[list[Tensor]], float]:
+        exact = partial(exact_gradient, self.shape, self.order, self.tasks, sparsity, self.structure)
+        return lambda got: relative_error(got, exact())
 
 
 def runner(model: nn.Module, tasks: Tasks, config: TrainConfig) -> Callable[[], list[Tensor]]:
@@ -89,29 +109,39 @@ def runner(model: nn.Module, tasks: Tasks, config: TrainConfig) -> Callable[[], 
 
 
 @cache  # of seconds each, and asked for again by every layout, backend and number of threads
-def exact_gradient(shape: MetaShape, order: str, tasks: int, sparsity: float | None) -> list[Tensor]:
+def exact_gradient(
+    shape: MetaShape, order: str, tasks: int, sparsity: float | None, structure: str = "unstructured"
+) -> list[Tensor]:
     """Meta-gradient in float64 by the definition: PyTorch on the expanded weights, or on the dense model (None)."""
     model, drawn = shape.model().double(), shape.tasks(tasks)
     if sparsity is not None:
-        model = sm.sparsify(model, ticket(shape, sparsity), "dense")
-    return runner(model, drawn, shape.config(order))()
+        model = sm.sparsify(model, drawn_ticket(shape.model(), sparsity, structure), "dense")
+    return runner(model, drawn, shape.config(order, engine="autograd"))()
 
 
 def cases(
-    shapes: Sequence[str],
+    shapes: Sequence[MetaShape],
     orders: Sequence[str] = ORDERS,
     sparsities: Sequence[float] = (0.8, 0.9, 0.95),
     threads: Sequence[int] = (1,),
     backends: Sequence[str] = ("cpu",),
-    tasks: int = 1,
+    tasks: Sequence[int] = (1,),
+    structures: Sequence[str] = ("unstructured",),
+    engine: str = "auto",
+    peers: Sequence[str] = (),
 ) -> list[MetaStepCase]:
     """Every combination. Raises `ValueError` for an unknown name, a number out of range, a backend that is not here."""
     check_choices(sparsities, threads, backends)
-    check_names("shape", shapes, SHAPES)
     check_names("order", orders, ORDERS)
-    if tasks < 1:
-        raise ValueError(f"expected at least one task, got {tasks}")
+    check_names("engine", [engine], ENGINES)
+    check_names("peer", peers, PEERS)
+    for structure in structures:
+        block_of(structure, (1, 1, 1, 1))
+    if wrong := [n for n in tasks if n < 1]:
+        raise ValueError(f"expected at least one task, got {wrong}")
     return [
-        MetaStepCase(SHAPES[shape], order, sparsity, count, tuple(backends), tasks)
-        for count, shape, order, sparsity in itertools.product(threads, shapes, orders, sparsities)
+        MetaStepCase(shape, order, sparsity, thread, tuple(backends), count, structure, engine, tuple(peers))
+        for thread, shape, structure, order, count, sparsity in itertools.product(
+            threads, shapes, structures, orders, tasks, sparsities
+        )
     ]

@@ -6,8 +6,10 @@ from types import ModuleType
 
 from torch import Tensor
 
-from . import cpu, dense
+from . import choice, cpu, dense
+from .tune_route import active, tune, tuning
 
+__all__ = ["available", "check_name", "choice", "cpu", "dense", "kernels", "select", "tune", "tuning"]
 _BACKENDS = {"dense": dense, "cpu": cpu}
 _PREFERENCE = ("cpu", "dense")
 
@@ -20,13 +22,16 @@ def available() -> dict[str, list[str]]:
 def select(name: str | None, *tensors: Tensor) -> str:
     """Name of the backend to use: the named one, or with `None` or `"auto"` the fastest that can run these operands.
 
+    That is `"auto"` itself where each pass of each convolution makes its own choice (`tuning`).
+
     Raises:
         ValueError: no backend has that name.
         RuntimeError: the named backend cannot run here, or not on these operands; the reasons are listed.
     """
     check_name(name)
     if name in (None, "auto"):
-        return next(n for n in _PREFERENCE if not _BACKENDS[n].reasons(*tensors))
+        best = next(n for n in _PREFERENCE if not _BACKENDS[n].reasons(*tensors))
+        return "auto" if best == "cpu" and active() else best
     if reasons := _BACKENDS[name].reasons(*tensors):
         raise RuntimeError(f'backend {name!r} cannot run this: {"; ".join(reasons)}; or use backend="auto"')
     return name
@@ -40,5 +45,5 @@ def check_name(name: str | None) -> None:
 
 
 def kernels(name: str) -> ModuleType:
-    """Module of the backend's kernels."""
-    return _BACKENDS[name]
+    """Module of the backend's kernels; `"auto"`: the one that chooses between those of the others."""
+    return choice if name == "auto" else _BACKENDS[name]

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sparsemeta.cli import adapt, bench, data, demo, evaluate, find, info, lambda_search, ticket, train
+from sparsemeta.cli import adapt, bench, data, demo, evaluate, find, info, lambda_search, ticket, train, tune
 
 STOPPED = 3  # exit status of a run that diverged or lost a process: it can be resumed, bad input (1) cannot
 
@@ -19,6 +19,7 @@ app.command()(find.find)
 app.command("eval")(evaluate.evaluate)
 app.command()(adapt.adapt)
 app.command()(lambda_search.lambda_search)
+app.command()(tune.tune)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(ticket.app, name="ticket")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from sparsemeta.cli import bench_meta
 from sparsemeta.cli import bench_options as options
 
-if TYPE_CHECKING:
-    from sparsemeta.bench.cases.conv_shapes import ConvShape
-
 app = typer.Typer(no_args_is_help=True)
-
-
-def _custom(option: str) -> Any:
-    return typer.Option(option, help="Of the shape `custom`.", rich_help_panel="Custom shape")
+app.command()(bench_meta.maml)
+app.command()(bench_meta.adapt)
 
 
 @app.callback()
@@ -25,9 +21,10 @@ def _describe() -> None:
 
 @app.command()
 def conv(
-    shapes: Annotated[str, typer.Option(help="Of conv4, resnet12, custom.")] = "conv4",
+    shapes: options.Shapes = "",
+    custom: options.Custom = "",
     sparsity: options.Sparsity = "0.8,0.9,0.95",
-    pattern: Annotated[str, typer.Option(help="unstructured, or blocks: 16x1,4x4,8x8,1x1x3x3.")] = "unstructured",
+    pattern: options.Pattern = "unstructured",
     passes: Annotated[str, typer.Option("--pass")] = "forward,forward+backward",
     threads: options.Threads = "",
     backend: options.Backends = "",
@@ -38,23 +35,14 @@ def conv(
     fresh_memory: options.FreshMemory = False,
     json_file: options.Json = None,
     plot_file: options.Plot = None,
-    batch: Annotated[int | None, _custom("--batch")] = None,
-    in_channels: Annotated[int | None, _custom("--in-channels")] = None,
-    out_channels: Annotated[int | None, _custom("--out-channels")] = None,
-    size: Annotated[int | None, _custom("--size")] = None,
-    kernel: Annotated[int | None, _custom("--kernel")] = None,
-    stride: Annotated[int | None, _custom("--stride")] = None,
-    input_grad: Annotated[bool | None, _custom("--input-grad/--no-input-grad")] = None,
 ) -> None:
     """Masked convolution, contiguous tensors in and out. Options that take several want commas between them."""
     from sparsemeta.bench import run  # here and below, so that the other commands do not load it
     from sparsemeta.bench.cases.masked_conv2d import cases
 
     settings = options.settings(rounds, seconds, quick, fresh_memory, json_file, plot_file)
-    own = dict(batch=batch, in_channels=in_channels, out_channels=out_channels, size=size, kernel=kernel, stride=stride)
-    own = {name: value for name, value in {**own, "input_grad": input_grad}.items() if value is not None}
     work = cases(
-        _shapes(options.several(shapes, str), own, quick),
+        options.conv_shapes(shapes, custom, quick),
         options.several(pattern, str),
         options.several(sparsity, float),
         options.several(passes, str),
@@ -65,43 +53,37 @@ def conv(
     run.run(work, settings)
 
 
-def _shapes(names: list[str], own: dict[str, int], quick: bool) -> list[ConvShape]:
-    from sparsemeta.bench.cases.conv_shapes import SHAPES, ConvShape
-
-    sets = {**SHAPES, "custom": (ConvShape(**own),)}
-    if wrong := [name for name in names if name not in sets]:
-        raise ValueError(f"expected shapes to be of {', '.join(sets)}; got {', '.join(wrong)}")
-    if own and "custom" not in names:
-        raise ValueError(f"expected --shapes custom with {', '.join(own)}, got {', '.join(names)}")
-    return [shape for name in names for shape in (sets[name][:1] if quick else sets[name])]
-
-
 @app.command()
-def maml(
-    shapes: Annotated[str, typer.Option(help="28: one channel, 1-shot. 84: three channels, 5-shot.")] = "28,84",
-    sparsity: options.Sparsity = "0.8,0.9,0.95",
-    order: Annotated[str, typer.Option(help="first, second.")] = "first,second",
-    tasks: Annotated[int, typer.Option(help="Tasks of a meta-step.")] = 1,
+def block(
+    shapes: options.Shapes = "",
+    custom: options.Custom = "",
+    sparsity: options.Sparsity = "0,0.8,0.9,0.95",
+    pattern: options.Pattern = "unstructured",
+    passes: Annotated[str, typer.Option("--pass", help="forward, forward+backward, second order.")] = (
+        "forward+backward,second order"
+    ),
     threads: options.Threads = "",
     backend: options.Backends = "",
-    rounds: options.Rounds = 5,
+    peers: Annotated[str, typer.Option(help="Another to time: compiled, which has no second order.")] = "",
+    rounds: options.Rounds = 10,
     seconds: options.Seconds = 1.0,
     quick: options.Quick = False,
     fresh_memory: options.FreshMemory = False,
     json_file: options.Json = None,
     plot_file: options.Plot = None,
 ) -> None:
-    """A whole MAML meta-step of Conv-4-64: 5 inner steps, the query loss of 75 images, the meta-gradient, Adam."""
+    """Convolution, batch norm, ReLU and 2x2 max-pool as one. 0 % sparsity is what fusing alone gains."""
     from sparsemeta.bench import run
-    from sparsemeta.bench.cases.meta_step import cases
+    from sparsemeta.bench.cases.block import cases
 
     settings = options.settings(rounds, seconds, quick, fresh_memory, json_file, plot_file)
     work = cases(
-        options.several(shapes, str)[: 1 if quick else None],
-        options.several(order, str),
+        options.conv_shapes(shapes, custom, quick),
+        options.several(pattern, str),
         options.several(sparsity, float),
+        options.several(passes, str),
         options.threads(threads),
         options.backends(backend),
-        tasks,
+        options.several(peers, str),
     )
     run.run(work, settings)

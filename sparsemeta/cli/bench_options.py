@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from sparsemeta.bench.cases.conv_shapes import ConvShape
     from sparsemeta.bench.run import Settings
 
 T = TypeVar("T")
+Shapes = Annotated[str, typer.Option(help="Of conv4, resnet12, custom. Default: conv4, or what --custom says.")]
+Custom = Annotated[
+    str, typer.Option(help="Own shapes like 25x64x42x42:64:3:1:1: images, output channels, kernel, stride, padding.")
+]
+Pattern = Annotated[str, typer.Option(help="unstructured, or blocks: 16x1,4x4,8x8,1x1x3x3.")]
 Sparsity = Annotated[str, typer.Option(help="Fractions that are pruned.")]
 Threads = Annotated[str, typer.Option(help="Default: as many as PyTorch uses.")]
-Backends = Annotated[str, typer.Option("--backend", help="Default: all that can run here but dense.")]
+Backends = Annotated[str, typer.Option("--backend", help="Default: all that can run here but dense; also: auto.")]
 Rounds = Annotated[int, typer.Option(help="Least number of rounds; each runs every way once.")]
 Seconds = Annotated[float, typer.Option(help="Least time for a case.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Three rounds of the first shape, to try it out.")]
@@ -36,6 +42,13 @@ def backends(text: str) -> list[str]:
 
     here = [name for name, reasons in available().items() if not reasons]
     return several(text, str) if text else [name for name in here if name != "dense"] or here
+
+
+def conv_shapes(names: str, custom: str, quick: bool = False) -> list[ConvShape]:
+    """Shapes of convolutions from the options of that name."""
+    from sparsemeta.bench.cases.conv_shapes import chosen
+
+    return chosen(several(names or ("custom" if custom else "conv4"), str), several(custom, str), quick)
 
 
 def several(text: str, kind: Callable[[str], T]) -> list[T]:

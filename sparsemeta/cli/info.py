@@ -36,6 +36,7 @@ def collect() -> dict:
     import torch  # here, so that `sparsemeta --help` does not wait for it
 
     from sparsemeta import __version__, backends
+    from sparsemeta.backends.tune_store import store
 
     return {
         "sparsemeta": __version__,
@@ -46,6 +47,7 @@ def collect() -> dict:
         "extension": _build.variants(),
         "backends": (available := backends.available()),
         "isa": None if available["cpu"] else backends.cpu.isa(),
+        "tuning": {"mode": backends.tuning(), "measured": len(store().times)},
         "openmp": openmp_runtimes(),  # last, when everything that could bring one is loaded
     }
 
@@ -69,6 +71,7 @@ def _overview(facts: dict) -> Table:
     rows["cpu"] = " ".join(facts["cpu"]) or platform.machine()
     rows["extension"] = " ".join(facts["extension"]) or "; ".join(_build.missing())
     rows["kernels in use"] = facts["isa"] or "none"
+    rows["tuning"] = f"{facts['tuning']['mode']}, {facts['tuning']['measured']} measured (sparsemeta tune shows them)"
     rows["OpenMP runtimes"] = f"{len(facts['openmp'])} ({', '.join(Path(p).name for p in facts['openmp'])})"
     table = Table(show_header=False, box=None)
     for name, value in rows.items():

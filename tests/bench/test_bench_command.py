@@ -12,9 +12,10 @@ from sparsemeta.bench.measure import WrongResult
 from typer.testing import CliRunner
 
 from sparsemeta import backends
+from sparsemeta.backends import tune_store
 from sparsemeta.cli.bench import app
 
-TINY = "conv --shapes custom --batch 2 --in-channels 4 --out-channels 4 --size 5 --quick --threads 1 --fresh-memory"
+TINY = "conv --custom 2x4x5x5:4:3 --quick --threads 1 --fresh-memory"
 
 
 def bench(line: str):
@@ -71,11 +72,24 @@ def test_default_backend_is_the_compiled_one():
     assert " cpu " in bench("--sparsity 0.5 --pass forward").output
 
 
+@pytest.mark.extension
+@pytest.mark.parametrize("command", ["conv --custom 2x4x5x5:4:3", "block --custom 2x4x6x6:4:3"])
+def test_auto_is_measured_before_it_is_timed(monkeypatch, tmp_path, command):
+    monkeypatch.setenv("SPARSEMETA_CACHE", str(tmp_path))
+    tune_store.store.cache_clear()
+    line = f"{command} --quick --threads 1 --fresh-memory --sparsity 0.5 --backend auto --pass forward+backward"
+    result = CliRunner().invoke(app, line.split())
+    known = {key.operation for key in tune_store.store().times}
+    tune_store.store.cache_clear()
+    assert result.exit_code == 0 and " auto " in result.output and known == set(tune_store.KERNELS)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--shapes lenet", "expected shapes to be of conv4, resnet12, custom"),
-        ("--shapes conv4", "expected --shapes custom with batch"),
+        ("--shapes lenet", "expected each shape to be one of conv4, resnet12, custom"),
+        ("--shapes conv4", "expected --shapes custom and --custom 25x64x42x42:64:3:1:1 together"),
+        ("--custom 2x4x5x6:4:3", "expected a shape like 25x64x42x42:64:3:1:1"),
         ("--sparsity high", "expected numbers with commas between, got 'high'"),
         ("--threads 1.5", "expected whole numbers"),
         ("--json no/such/folder.json", "expected an existing folder for folder.json"),

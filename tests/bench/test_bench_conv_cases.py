@@ -6,7 +6,8 @@ import pytest
 import torch
 from sparsemeta.bench.cases import conv_peers
 from sparsemeta.bench.cases.conv_shapes import SHAPES, ConvShape
-from sparsemeta.bench.cases.masked_conv2d import PASSES, block_of, cases
+from sparsemeta.bench.cases.masked_conv2d import PASSES, cases
+from sparsemeta.bench.cases.structures import block_of
 
 from sparsemeta import backends
 

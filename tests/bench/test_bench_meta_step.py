@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from sparsemeta.bench.cases.meta_shapes import SHAPES, MetaShape
-from sparsemeta.bench.cases.meta_step import MetaStepCase, cases, runner, ticket
+import torch
+from sparsemeta.bench.cases.meta_shapes import SHAPES, MetaShape, chosen
+from sparsemeta.bench.cases.meta_step import MetaStepCase, cases, runner
 from typer.testing import CliRunner
 
 import sparsemeta as sm
@@ -24,10 +25,26 @@ def test_every_way_gives_the_exact_meta_gradient(order):
     assert len(errors) == 2 + len(HERE) and max(errors.values()) < 1e-2, errors
 
 
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_dense_by_torch_func_gives_it_too(monkeypatch, order):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # which would take minutes
+    [candidate] = [c for c in MetaStepCase(TINY, order, 0.8, 1, (), 2, peers=("compiled",)).candidates()][2:]
+    assert (candidate.role, candidate.name) == ("dense", "compiled") and candidate.error(candidate.run()) < 1e-2
+
+
+@pytest.mark.parametrize(("structure", "engine"), [("16x1", "autograd"), ("1x1x3x3", "auto")])
+def test_blocks_and_engines(structure, engine):
+    shape = MetaShape(16, channels=1, shots=2, hidden=16, queries=2, steps=2)
+    case = MetaStepCase(shape, "second", 0.75, 1, HERE, structure=structure, engine=engine)
+    assert all(candidate.error(candidate.run()) < case.tolerance for candidate in case.candidates())
+    assert {pattern.block for name, pattern in case.ticket().items() if "conv" in name} != {(1, 1, 1, 1)}
+    assert case.labels["pattern"] == structure and case.labels["engine"] == engine
+
+
 def test_meta_gradient_of_the_wrong_order_is_refused():
     case = MetaStepCase(TINY, "second", 0.8, 1, ("dense",))
     [candidate] = [c for c in case.candidates() if c.role == "sparse"]
-    first_order = runner(sm.sparsify(TINY.model(), ticket(TINY, 0.8)), TINY.tasks(1), TINY.config("first"))
+    first_order = runner(sm.sparsify(TINY.model(), case.ticket()), TINY.tasks(1), TINY.config("first"))
     assert candidate.error(candidate.run()) < case.tolerance < candidate.error(first_order())
 
 
@@ -44,15 +61,24 @@ def test_ideal_is_the_ratio_of_multiply_adds():
 
 
 def test_cases_are_every_combination_of_what_there_is():
-    assert len(cases(["28", "84"], ("first", "second"), (0.8, 0.9), (1, 2), ["dense"])) == 16
+    shapes = chosen(["28", "84"], steps=1)
+    assert [shape.steps for shape in shapes] == [1, 1]
+    structures = ["unstructured", "16x1"]
+    assert len(cases(shapes, ("first", "second"), (0.8, 0.9), (1, 2), ["dense"], (1, 4), structures)) == 64
+    with pytest.raises(ValueError, match="expected each shape to be one of 28, 84"):
+        chosen(["32"])
+    with pytest.raises(ValueError, match="expected at least one inner step"):
+        chosen(["28"], steps=0)
     for wrong, message in [
-        ({"shapes": ["32"]}, "expected each shape to be one of 28, 84"),
+        ({"engine": "jax"}, "expected each engine to be one of auto, chain, autograd"),
+        ({"peers": ["sparseprop"]}, "expected each peer to be one of compiled"),
+        ({"structures": ["4"]}, 'expected a pattern like "unstructured"'),
         ({"orders": ["third"]}, "expected each order to be one of first, second"),
-        ({"tasks": 0}, "expected at least one task"),
+        ({"tasks": [0]}, "expected at least one task"),
         ({"sparsities": [2.0]}, "expected sparsities from 0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            cases(**{"shapes": ["28"], "backends": ["dense"], **wrong})
+            cases(**{"shapes": [TINY], "backends": ["dense"], **wrong})
 
 
 def test_command(tmp_path, monkeypatch):

@@ -33,6 +33,7 @@ def test_info_as_json():
     facts = json.loads(invoke("info", "--json"))
     assert facts["backends"]["cpu"] == [] and facts["isa"] in facts["extension"]
     assert facts["torch"] and facts["threads"] >= 1
+    assert facts["tuning"]["mode"] == "off" and facts["tuning"]["measured"] >= 0  # as tests/conftest.py says
 
 
 @pytest.mark.extension
