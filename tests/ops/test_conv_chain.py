@@ -147,7 +147,7 @@ def test_meta_gradient_equals_the_unrolled_one(case, steps, order):
 
 @pytest.mark.parametrize("case", CASES)
 def test_float32_is_as_close_as_its_rounding(case):
-    """One step, so that hardly a ReLU or pooling decides another way: a wrong term is off by parts in ten or a hundred."""
+    """One step, so that hardly a ReLU or pooling decides another way: a wrong term is off by parts in a hundred."""
     p = problem(case)
     _, gradient = expected(p, 1, "second")
     assert distance(p.run(1, "second", torch.float32).gradient, gradient) < 1e-3
