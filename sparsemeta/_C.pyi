@@ -67,6 +67,28 @@ class ConvPlan:
         threads: int,
     ) -> None: ...
 
+class Chain:
+    """Blocks `(plan, plan with tangents, has a bias, normalises, pool, eps, slope)` and a linear head."""
+
+    parameters: int
+    def __init__(
+        self,
+        blocks: Sequence[tuple[ConvPlan, ConvPlan, bool, bool, int, float, float]],
+        first: tuple[int, int, Sequence[int], Sequence[int], Sequence[int], Sequence[int], Sequence[int], int],
+        head: int,
+        kept: int,
+        features: int,
+        ways: int,
+        head_bias: bool,
+        f64: bool,
+    ) -> None: ...
+    # Sizes: tasks, supports, queries, steps. Order: 0 (no gradient), 1 or 2. Inputs: theta, rates, support and query
+    # images and labels. Outputs: results, gradient, adapted parameters, logits; the last three may be 0.
+    def run(
+        self, sizes: Sequence[int], order: int, threads: int, inputs: Sequence[int], outputs: Sequence[int]
+    ) -> None: ...
+    def arena_bytes(self) -> int: ...
+
 # Sizes are images, channels, height, width, pool; tensors contiguous.
 def norm_act_pool(
     sizes: Sequence[int],

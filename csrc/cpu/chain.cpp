@@ -210,7 +210,8 @@ class Passes {
   template <class F>
   void for_channels(const ChainBlock& block, std::int64_t images, int copies, F f) const {
     const NormShape shape{images, copies * block.channels(), block.conv->y.height, block.conv->y.width, block.pool, block.eps, block.slope, chain_.f64, 1};
-#pragma omp parallel for num_threads(threads_) schedule(static)
+    const bool large = images * block.channels() * block.plane() > 32768;  // else waking a thread costs more
+#pragma omp parallel for num_threads(large ? threads_ : 1) schedule(static)
     for (std::int64_t c = 0; c < block.channels(); ++c)
       block.pool == 2 ? f(Channel<T, 2>{shape, c, block.normalises}) : f(Channel<T, 1>{shape, c, block.normalises});
   }

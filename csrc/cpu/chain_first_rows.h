@@ -50,10 +50,7 @@ struct FirstRows {
   // y, code and, at the selected elements, the tangent (`dual`), of the rows of a strip.
   template <bool dual>
   void forward(const T* planes, const Strip& strip, const FoldedRow<T>& row, T* y, T* y_d, std::uint8_t* code) const {
-    const auto [vectors, below] = group();
-    if (vectors == 3) below ? rows<dual, 3, true>(planes, strip, row, y, y_d, code) : rows<dual, 3, false>(planes, strip, row, y, y_d, code);
-    else if (vectors == 2) below ? rows<dual, 2, true>(planes, strip, row, y, y_d, code) : rows<dual, 2, false>(planes, strip, row, y, y_d, code);
-    else rows<dual, 1, false>(planes, strip, row, y, y_d, code);
+    with_group([&](auto vectors, auto below) { rows<dual, vectors, below>(planes, strip, row, y, y_d, code); });
   }
 
   // sums[j][lanes] += u at the selected elements times what kept weight j reads there, with the tangents of the
@@ -61,14 +58,26 @@ struct FirstRows {
   template <bool dual>
   void correlate(const T* planes, const Strip& strip, const std::int32_t* tap, std::int64_t count, const T* g, const T* g_d,
                  const std::uint8_t* code, T* sums, std::int64_t tangent, T* total, T* total_d) const {
-    for (std::int64_t j = 0; j < count || j == 0; j += most) {
-      T *to = j ? nullptr : total, *to_d = j ? nullptr : total_d;
-      some<dual, most>(std::min<std::int64_t>(most, count - j), planes, strip, tap + j, g, g_d, code, sums + j * lanes, tangent, to, to_d);
-    }
+    constexpr int most = vector_bytes == 64 ? (dual ? 6 : 12) : 3;
+    const auto run = [&](auto v, auto is_below) {
+      for (std::int64_t j = 0; j < count || j == 0; j += most) {
+        T *to = j ? nullptr : total, *to_d = j ? nullptr : total_d;
+        some<dual, v, is_below, most>(std::min<std::int64_t>(most, count - j), planes, strip, tap + j, g, g_d, code, sums + j * lanes, tangent, to, to_d);
+      }
+    };
+    with_group(run);
   }
 
  private:
-  static constexpr int most = vector_bytes == 64 ? 8 : 3;
+  // Calls f with the vectors of a group, and whether they are below one another, as constants.
+  template <class F>
+  void with_group(F f) const {
+    const auto [vectors, below] = group();
+    const auto directed = [&](auto n) { below ? f(n, std::true_type{}) : f(n, std::false_type{}); };
+    if (vectors == 3) directed(std::integral_constant<int, 3>{});
+    else if (vectors == 2) directed(std::integral_constant<int, 2>{});
+    else f(std::integral_constant<int, 1>{}, std::false_type{});
+  }
 
   template <bool dual, int V, bool below>
   void rows(const T* planes, const Strip& strip, const FoldedRow<T>& row, T* y, T* y_d, std::uint8_t* code) const {
@@ -110,36 +119,47 @@ struct FirstRows {
       }
   }
 
-  template <bool dual, int size, class... Rest>
+  template <bool dual, int V, bool below, int size, class... Rest>
   void some(std::int64_t count, Rest... rest) const {
-    if (count == size) exactly<dual, size>(rest...);
-    else if constexpr (size > 0) some<dual, size - 1>(count, rest...);
+    if (count == size) exactly<dual, V, below, size>(rest...);
+    else if constexpr (size > 0) some<dual, V, below, size - 1>(count, rest...);
   }
 
-  template <bool dual, int size>
+  template <bool dual, int V, bool below, int size>
   void exactly(const T* planes, const Strip& strip, const std::int32_t* tap, const T* g, const T* g_d, const std::uint8_t* code, T* sums,
                std::int64_t tangent, T* total, T* total_d) const {
+    const auto step = below ? block.pitch : lanes, step_cell = below ? columns() : lanes;
     vec acc[size + 1], acc_d[size + 1];
     for (int j = 0; j <= size; ++j) acc[j] = acc_d[j] = S::zero();  // the last ones for the totals
+    std::int32_t offset[E][size + 1];
+    for (int k = 0; k < E; ++k)
+      for (int j = 0; j < size; ++j) offset[k][j] = block.offset[static_cast<std::size_t>(tap[j] * E + k)];
     const auto factor = S::broadcast(slope);
-    for (auto r = strip.first; r < strip.last; ++r)
-      for (std::int64_t q = 0; q < columns(); q += lanes) {
-        const auto cell = r * columns() + q, n = columns() - q;
+    for (auto r = strip.first; r < strip.last; r += below ? V : 1)
+      for (std::int64_t q = 0; q < columns(); q += below ? lanes : V * lanes) {
         const T* from = planes + r * block.pitch + q;
-        const auto chosen = C::load_code(code + cell, n);
-        const auto u = C::gradient(g + cell, chosen, factor, n);
-        vec u_d = S::zero();
-        if constexpr (dual) u_d = C::gradient(g_d + cell, chosen, factor, n);
-        acc[size] += u;
-        acc_d[size] += u_d;
+        vec u[V], u_d[V];
+        typename S::ivec chosen[V];
+        for (int v = 0; v < V; ++v) {
+          const auto cell = r * columns() + q + v * step_cell, n = columns() - q - (below ? 0 : v * lanes);
+          chosen[v] = C::load_code(code + cell, n);
+          u[v] = C::gradient(g + cell, chosen[v], factor, n);
+          acc[size] += u[v];
+          if constexpr (dual) acc_d[size] += u_d[v] = C::gradient(g_d + cell, chosen[v], factor, n);
+          chosen[v] &= 3;
+        }
         for (int k = 0; k < E; ++k) {
-          const auto here = (chosen & 3) == k;
-          const auto at = here ? u : S::zero(), at_d = here ? u_d : S::zero();
-          for (int j = 0; j < size; ++j) {
-            const auto x = S::loadu(from + block.offset[static_cast<std::size_t>(tap[j] * E + k)]);
-            acc[j] += at * x;
-            if constexpr (dual) acc_d[j] += at_d * x;
+          vec at[V], at_d[V];
+          for (int v = 0; v < V; ++v) {
+            at[v] = chosen[v] == k ? u[v] : S::zero();
+            if constexpr (dual) at_d[v] = chosen[v] == k ? u_d[v] : S::zero();
           }
+          for (int j = 0; j < size; ++j)
+            for (int v = 0; v < V; ++v) {
+              const auto x = S::loadu(from + offset[k][j] + v * step);
+              acc[j] += at[v] * x;
+              if constexpr (dual) acc_d[j] += at_d[v] * x;
+            }
         }
       }
     for (int j = 0; j < size; ++j) {

@@ -57,14 +57,42 @@ void combine_both(const Channel<T, P>& ch, const NormTensors& t, const NormTange
   });
 }
 
+template <class T>
+struct BothSums {
+  Sums<T> u, du;
+};
+
+// The sums of `selected_sums` for u and, but for that with v, for its tangent, while x is in cache.
+template <class T, int P>
+BothSums<T> selected_sums_of_both(const Channel<T, P>& ch, const NormTensors& t, const NormTangents& d) {
+  using S = Simd<T>;
+  using C = Cells<T, P>;
+  const T *x = at<const T>(t.x), *v = at<const T>(d.x);
+  const auto mean = S::broadcast(at<const T>(t.mean)[ch.c]), slope = S::broadcast(static_cast<T>(ch.s.slope));
+  auto su = S::zero(), sux = S::zero(), suv = S::zero(), sdu = S::zero(), sdux = S::zero();
+  for_cells(ch, [&](std::int64_t first, std::int64_t cell, std::int64_t n) {
+    const auto code = C::load_code(at<const std::uint8_t>(t.code) + cell, n);
+    const auto u = C::gradient(at<const T>(t.g) + cell, code, slope, n), du = C::gradient(at<const T>(d.g) + cell, code, slope, n);
+    typename S::vec e[P * P];
+    C::load(x + first, ch.s.width, n, e);
+    const auto centred = C::pick(e, code) - mean;
+    C::load(v + first, ch.s.width, n, e);
+    su += u;
+    sux += u * centred;
+    suv += u * C::pick(e, code);
+    sdu += du;
+    sdux += du * centred;
+  });
+  const T rstd = at<const T>(t.rstd)[ch.c];
+  return {{C::sum(su), C::sum(sux) * rstd, C::sum(suv)}, {C::sum(sdu), C::sum(sdux) * rstd, T{0}}};
+}
+
 // Gradient of x with its tangent, and the tangents of the gradients of weight and bias.
 template <class T, int P>
 void backward_with_tangent(const Channel<T, P>& ch, const NormTensors& t, const NormTangents& d) {
   const T mean = at<const T>(t.mean)[ch.c], rstd = at<const T>(t.rstd)[ch.c], weight = at<const T>(t.weight)[ch.c];
   const T d_weight = at<const T>(d.weight)[ch.c], mv = at<const T>(d.mean_v)[ch.c], mvx = at<const T>(d.mean_vx)[ch.c];
-  NormTensors of_du = t;
-  of_du.g = d.g;
-  const auto u = selected_sums<T, P>(ch, t, at<const T>(d.x)), du = selected_sums<T, P>(ch, of_du, nullptr);
+  const auto [u, du] = selected_sums_of_both<T, P>(ch, t, d);
   const T per = ch.inverse(), mu = u.u * per, mux = u.ux * per, inner = u.uv - ch.count() * (mv * mu + mvx * mux);
   at<T>(d.grad_weight)[ch.c] = du.ux + rstd * inner;
   at<T>(d.grad_bias)[ch.c] = du.u;

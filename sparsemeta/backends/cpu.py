@@ -120,11 +120,9 @@ def _plan(conv, height: int, width: int):
 
 
 def _conv(conv, height: int, width: int) -> tuple:
-    pattern = conv.pattern
-    size = height, width
-    return (
-        pattern.index.data_ptr(), pattern.nnz, pattern.shape, size, conv.stride, conv.padding, conv.dilation, conv.groups,
-    )  # fmt: skip
+    """Arguments of the extension's `ConvPlan`."""
+    kept = conv.pattern.index.data_ptr(), conv.pattern.nnz, conv.pattern.shape
+    return *kept, (height, width), conv.stride, conv.padding, conv.dilation, conv.groups
 
 
 def _strides(t: Tensor) -> tuple[int, ...]:
@@ -193,10 +191,9 @@ def chain(blocks, head, sizes: list[tuple[int, int]], dtype: torch.dtype):
          block.pool, block.eps, block.slope)
         for i, (block, size) in enumerate(zip(blocks, sizes, strict=True))
     ]  # fmt: skip
-    index = head.pattern.index
     ways, features = head.pattern.shape
-    f64 = dtype == torch.float64
-    return extension().Chain(arguments, _conv(blocks[0].conv, *sizes[0]), index.data_ptr(), index.numel(), features, ways, head.bias, f64)
+    linear = head.pattern.index.data_ptr(), head.pattern.nnz, features, ways, head.bias
+    return extension().Chain(arguments, _conv(blocks[0].conv, *sizes[0]), *linear, dtype == torch.float64)
 
 
 def run_chain(built, tensors: list[Tensor], ways: int, steps: int, order: int) -> tuple[Tensor | None, ...]:

@@ -42,7 +42,7 @@ class Chain:
         return self.operation.run(theta, rates, images[0], tasks.support_y, images[1], tasks.query_y, steps, order)
 
     def meta_gradient(self, learner: MAML, tasks: Any, steps: int) -> Tensor:
-        """Query loss and accuracy in percent, ``[T, 2]``; the meta-gradient, mean over the tasks, is added to ``.grad``."""
+        """Query loss and accuracy in percent, ``[T, 2]``; the tasks' mean meta-gradient is added to ``.grad``."""
         outcome = self.run(learner, tasks, steps, "first" if learner.first_order else "second")
         sizes = [p.numel() for p in self.parameters.values()]
         for p, grad in zip(self.parameters.values(), outcome.gradient.split(sizes), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from weakref import WeakKeyDictionary
 
@@ -36,7 +36,8 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
 def objections(model: nn.Module) -> list[str]:
     """Why no order of calls makes ``model`` a chain."""
     found = [f"{name} is a {type(m).__name__}" for name, m in leaves(model).items() if type(m) not in LETTERS]
-    found += [f"{name or 'the model'} has hooks" for name, m in model.named_modules() if any(getattr(m, h) for h in HOOKS)]
+    hooked = [name for name, m in model.named_modules() if any(getattr(m, hooks) for hooks in HOOKS)]
+    found += [f"{name or 'the model'} has hooks" for name in hooked]
     return found + [f"{name} {reason}" for name, m in leaves(model).items() for reason in layer_objections(m)]
 
 
@@ -59,19 +60,21 @@ def layer_objections(layer: nn.Module) -> Iterator[str]:
         yield "does not flatten all but the first axis"
 
 
-def calls(model: nn.Module, forward, images: Tensor) -> list[nn.Module]:
+def calls(model: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor) -> list[nn.Module]:
     """The leaves in the order of their calls in ``forward(images)``; empty where something else lies between them.
 
     Looked up once: as long as modules and modes are the same, so is the order.
     """
-    key = tuple((id(m), m.training) for m in model.modules()), images.shape[1:]
+    key = tuple((id(m), type(m), m.training) for m in model.modules()), images.shape[1:]
     if _called.get(model, (None,))[0] != key:
         _called[model] = key, observed(model, forward, images)
-    return _called[model][1]
+    named = leaves(model)
+    return [named[name] for name in _called[model][1]]
 
 
 @torch.no_grad()
-def observed(model: nn.Module, forward, images: Tensor) -> list[nn.Module]:
+def observed(model: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor) -> list[str]:
+    """The names of those leaves."""
     seen: list[tuple[nn.Module, tuple, Tensor]] = []
     hooks = [m.register_forward_hook(lambda *call: seen.append(call)) for m in leaves(model).values()]
     try:
@@ -85,7 +88,8 @@ def observed(model: nn.Module, forward, images: Tensor) -> list[nn.Module]:
     given = [images, *(output for *_, output in seen)]
     taken = [*(inputs[0] if len(inputs) == 1 else None for _, inputs, _ in seen), logits]
     joined = all(a is b or flattened(a, b) for a, b in zip(given, taken, strict=True))
-    return [module for module, *_ in seen] if joined else []
+    names = {module: name for name, module in leaves(model).items()}
+    return [names[module] for module, *_ in seen] if joined else []
 
 
 def flattened(a: Tensor, b: Tensor | None) -> bool:
