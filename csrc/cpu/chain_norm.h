@@ -62,11 +62,25 @@ struct BothSums {
   Sums<T> u, du;
 };
 
+// The same from the outputs and their tangent, which is weight rstd (v - mean_v - n mean_vx) + d_weight n + d_bias.
+template <class T, int P>
+BothSums<T> output_sums_of_both(const Channel<T, P>& ch, const NormTensors& t, const NormTangents& d) {
+  const T weight = at<const T>(t.weight)[ch.c], bias = at<const T>(t.bias)[ch.c];
+  auto u = output_sums(ch, at<const T>(t.g), at<const T>(t.y), at<const T>(d.y));
+  auto du = output_sums(ch, at<const T>(d.g), at<const T>(t.y), at<const T>(t.y));
+  u.ux = (u.ux - bias * u.u) / weight;
+  du.ux = (du.ux - bias * du.u) / weight;
+  u.uv = (u.uv - at<const T>(d.bias)[ch.c] * u.u - at<const T>(d.weight)[ch.c] * u.ux) / (weight * at<const T>(t.rstd)[ch.c]) +
+         at<const T>(d.mean_v)[ch.c] * u.u + at<const T>(d.mean_vx)[ch.c] * u.ux;
+  return {u, {du.u, du.ux, T{0}}};
+}
+
 // The sums of `selected_sums` for u and, but for that with v, for its tangent, while x is in cache.
 template <class T, int P>
 BothSums<T> selected_sums_of_both(const Channel<T, P>& ch, const NormTensors& t, const NormTangents& d) {
   using S = Simd<T>;
   using C = Cells<T, P>;
+  if (outputs_tell(ch, t)) return output_sums_of_both(ch, t, d);
   const T *x = at<const T>(t.x), *v = at<const T>(d.x);
   const auto mean = S::broadcast(at<const T>(t.mean)[ch.c]), slope = S::broadcast(static_cast<T>(ch.s.slope));
   auto su = S::zero(), sux = S::zero(), suv = S::zero(), sdu = S::zero(), sdux = S::zero();

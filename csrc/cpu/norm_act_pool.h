@@ -8,25 +8,25 @@
 
 namespace sparsemeta::SPARSEMETA_ISA {
 
+// One pass over memory: the mean and the squares about it of a plane while it is in cache, then of the planes' means.
 template <class T, int P>
 void statistics(const Channel<T, P>& ch, const T* x, T& mean, T& rstd) {
-  double sum = 0, squares = 0;
+  double first = 0, apart = 0, apart_squares = 0, squares = 0;
   for (std::int64_t n = 0; n < ch.s.images; ++n) {
     const T* a = ch.image(x, n);
-    T part = 0;
+    T sum = 0, part = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < ch.plane(); ++i) sum += a[i];
+    const double m = static_cast<double>(sum) / static_cast<double>(ch.plane());
+    const T about = static_cast<T>(m);
 #pragma omp simd reduction(+ : part)
-    for (std::int64_t i = 0; i < ch.plane(); ++i) part += a[i];
-    sum += part;
+    for (std::int64_t i = 0; i < ch.plane(); ++i) part += (a[i] - about) * (a[i] - about);
+    if (n == 0) first = m;
+    squares += part, apart += m - first, apart_squares += (m - first) * (m - first);
   }
-  const T m = static_cast<T>(sum / ch.count());
-  for (std::int64_t n = 0; n < ch.s.images; ++n) {
-    const T* a = ch.image(x, n);
-    T part = 0;
-#pragma omp simd reduction(+ : part)
-    for (std::int64_t i = 0; i < ch.plane(); ++i) part += (a[i] - m) * (a[i] - m);
-    squares += part;
-  }
-  mean = m;
+  const auto images = static_cast<double>(ch.s.images);
+  squares += static_cast<double>(ch.plane()) * std::max(apart_squares - apart * apart / images, 0.0);
+  mean = static_cast<T>(first + apart / images);
   rstd = static_cast<T>(1 / std::sqrt(squares / ch.count() + ch.s.eps));
 }
 
@@ -99,10 +99,43 @@ Sums<T> selected_sums(const Channel<T, P>& ch, const NormTensors& t, const T* v)
   return {C::sum(su), C::sum(sux) * at<const T>(t.rstd)[ch.c], C::sum(suv)};
 }
 
+// Whether the outputs tell the normalised x of the elements that a ReLU passes, (y - bias) / weight, without loss of digits.
+template <class T, int P>
+bool outputs_tell(const Channel<T, P>& ch, const NormTensors& t) {
+  if (!t.y || !ch.normalises || ch.s.slope != 0) return false;
+  return std::abs(at<const T>(t.weight)[ch.c]) > std::abs(at<const T>(t.bias)[ch.c]) / 8;
+}
+
+// Sums over the channel of u, of u times the output y, and of u times `other`, laid out as y, for the gradient g of y.
+template <class T, int P>
+Sums<T> output_sums(const Channel<T, P>& ch, const T* g, const T* y, const T* other) {
+  double u = 0, uy = 0, uo = 0;
+  for (std::int64_t n = 0; n < ch.s.images; ++n) {
+    const auto at = ch.cell(n, 0), cells = ch.rows() * ch.columns();
+    T pu = 0, puy = 0, puo = 0;
+#pragma omp simd reduction(+ : pu, puy, puo)
+    for (std::int64_t i = at; i < at + cells; ++i) {
+      pu += y[i] > 0 ? g[i] : T{0};  // where y is zero, so are u and the tangent of y
+      puy += g[i] * y[i];
+      puo += g[i] * other[i];
+    }
+    u += pu, uy += puy, uo += puo;
+  }
+  return {static_cast<T>(u), static_cast<T>(uy), static_cast<T>(uo)};
+}
+
+// `selected_sums` without v, from a quarter of the data where that is possible.
+template <class T, int P>
+Sums<T> selected_sums_of(const Channel<T, P>& ch, const NormTensors& t) {
+  if (!outputs_tell(ch, t)) return selected_sums<T, P>(ch, t, nullptr);
+  const auto sums = output_sums(ch, at<const T>(t.g), at<const T>(t.y), at<const T>(t.y));
+  return {sums.u, (sums.ux - at<const T>(t.bias)[ch.c] * sums.u) / at<const T>(t.weight)[ch.c], T{0}};
+}
+
 template <class T, int P>
 void backward(const Channel<T, P>& ch, const NormTensors& t) {
   const T mean = at<const T>(t.mean)[ch.c], rstd = at<const T>(t.rstd)[ch.c], scale = at<const T>(t.weight)[ch.c] * rstd;
-  const auto sums = selected_sums<T, P>(ch, t, nullptr);
+  const auto sums = selected_sums_of<T, P>(ch, t);
   at<T>(t.grad_weight)[ch.c] = sums.ux;
   at<T>(t.grad_bias)[ch.c] = sums.u;
   const T by_x = -scale * sums.ux * ch.inverse() * rstd;
