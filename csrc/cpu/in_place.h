@@ -79,7 +79,7 @@ struct InPlaceProduct {
         const auto ahead = at + (end - begin);
         code.run(part, {x, edges.first(x, skip, n, images), edges.last(x, skip, n, images), kept, y + n * out.image + skip,
                         masks.data() + v * place.mask_row, offset, image(t, ahead / place.vectors) + ahead % place.vectors * lanes16,
-                        y + n * out.image + skip, count});
+                        y + ahead / place.vectors * out.image + ahead % place.vectors * lanes16, count});
         at += count;
       }
   }
