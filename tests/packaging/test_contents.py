@@ -19,7 +19,7 @@ def site(python: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("folder", ["csrc", "kernels", "bench", "sparsemeta", "tests"])
+@pytest.mark.parametrize("folder", ["csrc", "kernels", "bench", "docs", "sparsemeta", "tests"])
 def test_sdist_has_every_source_file(sdist, folder):
     suffixes = (".py", ".pyi", ".h", ".cpp", ".md", ".typed")
     assert files(sdist / folder, *suffixes) == files(ROOT / folder, *suffixes) != set()
