@@ -27,18 +27,16 @@ def evaluate(
 
     from sparsemeta.data import Splits
     from sparsemeta.keys import check_keys
-    from sparsemeta.meta.prepare import judge, load_splits
-    from sparsemeta.meta.recipe import DataRecipe, TestRecipe
+    from sparsemeta.meta.prepare import judge, splits_for
+    from sparsemeta.meta.recipe import TestRecipe
     from sparsemeta.meta.trained import load_trained
 
     check_keys([split], Splits._fields, "a split")
     if threads:
         torch.set_num_threads(threads)
     trained = load_trained(checkpoint, device)
-    own = trained.about["data"]
-    name = dataset or own["name"]
-    options = own["options"] if name == own["name"] else {}
-    images = getattr(load_splits(DataRecipe(options=options), name, data, device), split)
+    name = dataset or trained.about["data"]["name"]
+    images = getattr(splits_for(trained, data, dataset, device), split)
     given = {"tasks": tasks, "queries": queries, "seed": seed}
     test = TestRecipe(**trained.about["test"] | {key: value for key, value in given.items() if value is not None})
     score = judge(trained.learner, images, trained.config, test, trained.about["normalise"])
