@@ -10,7 +10,9 @@ import typer
 from sparsemeta.cli import recipe_options as options
 
 if TYPE_CHECKING:
+    from sparsemeta.meta import TrainConfig
     from sparsemeta.meta.distributed import Ranks
+    from sparsemeta.meta.prepare import Prepared
     from sparsemeta.meta.recipe import Recipe
 
 def train(
@@ -37,6 +39,9 @@ def train(
     tasks: Annotated[int | None, typer.Option(min=2, help="Test tasks.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the initial weights and of all tasks.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="First measure which kernels are fastest for a ticket's shapes, and keep it.")
+    ] = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's files.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: options.Threads = None,
@@ -65,8 +70,9 @@ def train(
         raise ValueError("expected OUT, the checkpoint to write, or --config FILE; got neither")
     if threads:
         torch.set_num_threads(threads)
+    out = out or Path("runs") / f"{config.stem}.safetensors"
     with joined(device, timeout) as ranks:
-        run(recipe, out or Path("runs") / f"{config.stem}.safetensors", resume, tensorboard, own_device(device), ranks)
+        run(recipe, out, resume, tune, tensorboard, own_device(device), ranks)
 
 
 def own_device(device: str) -> str:
@@ -76,13 +82,33 @@ def own_device(device: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
-def run(recipe: Recipe, out: Path, resume: bool, tensorboard: Path | None, device: str, ranks: Ranks) -> None:
+def measure_kernels(ready: Prepared, config: TrainConfig) -> None:
+    """What `sparsemeta tune` does, for the passes of one task; the compiled chain has nothing to choose."""
+    import copy
+
+    from sparsemeta import backends, meta
+    from sparsemeta.meta.chain import choose
+    from sparsemeta.meta.meta_step import meta_gradient
+
+    place = ready.train.state_dict()
+    learner, task = meta.make_learner(copy.deepcopy(ready.model), config), ready.train.sample(1)
+    ready.train.load_state_dict(place)
+    if choose(learner, task, config) is None:
+        found = backends.tune(lambda: meta_gradient(learner, task, config))
+        typer.echo(f"measured {len(found)} passes; sparsemeta tune shows them")
+
+
+def run(
+    recipe: Recipe, out: Path, resume: bool, tune: bool, tensorboard: Path | None, device: str, ranks: Ranks
+) -> None:
     """Train and judge what `recipe` describes."""
     from sparsemeta import meta
     from sparsemeta.meta.prepare import judge, prepare
     from sparsemeta.meta.trained import load_trained
 
     ready = prepare(recipe, device)
+    if tune:
+        measure_kernels(ready, recipe.train)
     result = meta.train(
         ready.model, ready.train, recipe.train, out, resume, validation=ready.validation,
         log=out.with_name(f"{out.stem}.jsonl"), tensorboard=tensorboard, about=ready.about,
