@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from sparsemeta.cli.recipe_options import Device, Threads
+
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="As `sparsemeta train` writes it.")],
@@ -18,8 +20,8 @@ def evaluate(
     tasks: Annotated[int, typer.Option(min=2, help="Tasks.")] = 600,
     queries: Annotated[int | None, typer.Option(help="Query images of each class. Default: the checkpoint's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the tasks. Default: the checkpoint's.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the accuracy of a checkpoint on new tasks, with its interval and everything that it depends on."""

@@ -48,7 +48,7 @@ def find(
     first_order: options.FirstOrder = None,
     steps: options.Steps = None,
     seed: Annotated[int | None, typer.Option(help="Of the initial weights, the tasks and the search.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: options.Device = "cpu",
     threads: options.Threads = None,
 ) -> None:
     """Find a ticket by meta-training and pruning, and write it with its figures and plots.

@@ -16,7 +16,7 @@ BASE = {"data": {}, "model": {}, "train": {"queries": 5, "inner_lr": 0.2, "meta_
 
 Config = Annotated[Path | None, typer.Option(help="A TOML file as in configs/; other options override it.")]
 Assign = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE of [train], or TABLE.KEY=VALUE; may be repeated.")
+    list[str] | None, typer.Option("--set", help="KEY=VALUE of the table train, or TABLE.KEY=VALUE; may be repeated.")
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder of the data set. Without --dataset: Omniglot's.")]
 Dataset = Annotated[str | None, typer.Option(help="Of `sparsemeta data list`. Default: glyphs.")]
@@ -31,6 +31,7 @@ MetaBatch = Annotated[int | None, typer.Option(help="Tasks of a meta-step.")]
 MetaLr = Annotated[float | None, typer.Option(help="Rate of the outer optimiser.")]
 FirstOrder = Annotated[bool | None, typer.Option("--first-order", help="Leave out second-order terms.")]
 Steps = Annotated[int | None, typer.Option(help="Meta-steps of the whole run.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")]
 
 

@@ -43,7 +43,7 @@ def train(
         bool, typer.Option("--tune", help="First measure which kernels are fastest for a ticket's shapes, and keep it.")
     ] = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's files.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: options.Device = "cpu",
     threads: options.Threads = None,
     timeout: Annotated[float, typer.Option(help="With torchrun: seconds until a silent process counts as gone.")] = 120,
 ) -> None:
