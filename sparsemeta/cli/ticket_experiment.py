@@ -11,7 +11,7 @@ from sparsemeta.cli.recipe_options import Device, Threads
 
 
 def experiment(
-    config: Annotated[Path, typer.Argument(help="TOML file with the tables family, blocks or both: see configs/experiments.")],
+    config: Annotated[Path, typer.Argument(help="TOML file as in configs/experiments: family, blocks or both.")],
     out: Annotated[Path, typer.Argument(help="Folder for results and checkpoints; with some there, it goes on.")],
     data: Annotated[Path, typer.Option(help="Folder with CIFAR-FS: cifar100.zip, or what it unpacks to.")],
     device: Device = "cpu",
