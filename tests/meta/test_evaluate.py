@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sparsemeta.meta import MAML, TrainConfig, evaluate, make_learner, train
+from sparsemeta.meta import MAML, TrainConfig, evaluate, make_learner, meta_step, train
 from sparsemeta.meta.meta_step import adapted
 
 
@@ -69,3 +70,11 @@ def test_what_is_learned_beside_the_model_is_asked_for(net, sampler, settings, m
         evaluate(model, sampler(), config, tasks=2)
     fresh = evaluate(make_learner(model, config), sampler(noise=2.0), config, tasks=4)
     assert evaluate(learner, sampler(noise=2.0), config, tasks=4).loss != fresh.loss
+
+
+def test_a_share_without_tasks_is_named(net, sampler, settings):
+    config = TrainConfig(**settings)
+    learner = make_learner(net(), config)
+    none = SimpleNamespace(**{name: field[:0] for name, field in vars(sampler().sample(1)).items()})
+    with pytest.raises(ValueError, match="expected at least one task; got none"):
+        meta_step(learner, none, torch.optim.SGD(learner.parameters(), lr=0.1), config)
