@@ -7,23 +7,25 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from sparsemeta import data
 from sparsemeta.cli import app
 from sparsemeta.meta.checkpoint import load_checkpoint
 from sparsemeta.models import Conv4
 from sparsemeta.ticket import Ticket
 
+FEW = ["--set", "data.classes=[10,10,10]", "--hidden", "8", "--threads", "1", "--meta-batch", "1"]
+
 
 @pytest.fixture(autouse=True)
-def _few_glyphs(monkeypatch, _threads):
-    few = data.glyphs(30)
-    monkeypatch.setattr(data, "glyphs", lambda _: few)
-    monkeypatch.setattr(data.ImageClasses, "split", lambda self, *_: data.Splits(self, self, self))
+def _restored(_threads):
+    """`--threads` changes the process."""
 
 
 def find(out, *options):
-    small = ["--hidden", "8", "--threads", "1", "--meta-batch", "1", "--steps", "4", "--first-order"]
-    return CliRunner().invoke(app, ["find", "--out", str(out), *small, *map(str, options)])
+    return call("find", "--out", out, *FEW, "--steps", 4, "--first-order", *options)
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 def test_imp_and_its_files(tmp_path):
@@ -62,21 +64,43 @@ def test_methods(tmp_path, options):
 
 
 def test_scores_the_weights_of_a_checkpoint(tmp_path):
-    small = ["--hidden", "8", "--tasks", "2", "--threads", "1", "--meta-batch", "1", "--steps", "1"]
-    assert CliRunner().invoke(app, ["train", str(tmp_path / "run"), *small]).exit_code == 0
-    assert find(tmp_path / "ticket", "--method", "magnitude", "--weights", tmp_path / "run").exit_code == 0
+    assert call("train", tmp_path / "run", *FEW, "--tasks", 2, "--steps", 1).exit_code == 0
+    assert find(tmp_path / "ticket", "--method", "magnitude", "--checkpoint", tmp_path / "run").exit_code == 0
     model = Conv4(5, 1, 8, 28)
     model.load_state_dict(load_checkpoint(tmp_path / "run")["model"])
     ticket = Ticket.load(tmp_path / "ticket")
     assert ticket == Ticket.magnitude(model, 0.8, exclude="head")
     assert ticket.provenance["cost"]["flops"] == 0
-    other = find(tmp_path / "other", "--method", "magnitude", "--weights", tmp_path / "run", "--hidden", 16)
+    other = find(tmp_path / "other", "--method", "magnitude", "--checkpoint", tmp_path / "run", "--hidden", 16)
     assert "expected a checkpoint of a dense conv4" in str(other.exception)
 
 
+def test_a_configuration_is_that_of_train(tmp_path):
+    (tmp_path / "a.toml").write_text(CONFIG)
+    options = "--config", tmp_path / "a.toml", "--method", "snip", "--score-tasks", 2
+    result = call("find", "--out", tmp_path / "ticket", "--threads", 1, *options)
+    assert result.exit_code == 0, result.exception
+    says = Ticket.load(tmp_path / "ticket").provenance
+    assert says["model"] == "resnet12" and says["arguments"]["image_size"] == [16, 16]
+
+
+CONFIG = """
+[data]
+name = "glyphs"
+classes = [10, 10, 10]
+size = 16
+[model]
+name = "resnet12"
+widths = [4, 4, 4, 4]
+[train]
+validate_every = 1
+queries = 2
+"""
+
 BAD = {
     "method": (("--method", "magic"), "got 'magic'"),
-    "model": (("--model", "vgg"), "one of conv4, resnet12, got 'vgg'"),
+    "model": (("--model", "vgg"), "expected a model; got 'vgg'"),
+    "ticket": (("--set", "model.ticket=some"), "a dense model to find a ticket in; got the ticket some"),
     "block": (("--block", "3x3"), "expected a block"),
     "sparsity": (("--sparsity", "80"), "got 80"),
     "option": (("--option", "rounds"), "expected an option as NAME=VALUE, got 'rounds'"),

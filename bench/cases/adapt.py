@@ -15,12 +15,13 @@ from torch import Tensor, nn
 import sparsemeta as sm
 from sparsemeta.data.tasks import Tasks
 from sparsemeta.meta import MAML, TrainConfig, make_learner
+from sparsemeta.meta.config import ENGINES
 from sparsemeta.meta.meta_step import placed
 
 from ..case import Candidate, relative_error
 from .choices import check_choices, check_names, drawn_ticket, tuned
 from .conv_candidates import LAYOUTS
-from .meta_shapes import ENGINES, MetaShape
+from .meta_shapes import MetaShape
 from .structures import block_of
 
 # Of the largest loss, after inner steps in float32 and in float64.

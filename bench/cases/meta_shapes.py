@@ -50,7 +50,7 @@ class MetaShape:
 
     def config(self, order: str, memory_format: str = "contiguous", engine: str = "auto") -> TrainConfig:
         """With an outer rate so small that the last round of a measurement still has the weights of the first."""
-        made = TrainConfig(
+        return TrainConfig(
             self.ways,
             self.shots,
             self.queries,
@@ -59,11 +59,10 @@ class MetaShape:
             meta_lr=1e-6,
             first_order=order == "first",
             memory_format=memory_format,
+            engine=engine,
         )
-        return replace(made, engine=engine) if hasattr(made, "engine") else made
 
 
-ENGINES = ("auto", "chain", "autograd")  # the compiled chain of `sparsemeta.meta` where it can run, always, never
 SHAPES = {"28": MetaShape(28, channels=1, shots=1), "84": MetaShape(84, channels=3, shots=5)}
 
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 import sparsemeta as sm
 from sparsemeta.data.tasks import Tasks
 from sparsemeta.meta import TrainConfig, make_learner, make_optimizer, meta_step
+from sparsemeta.meta.config import ENGINES
 
 from ..case import Candidate, relative_error
 from .choices import check_choices, check_names, drawn_ticket, tuned
 from .conv_candidates import LAYOUTS
 from .meta_compiled import compiled
-from .meta_shapes import ENGINES, MetaShape
+from .meta_shapes import MetaShape
 from .structures import block_of
 
 ORDERS = ("first", "second")

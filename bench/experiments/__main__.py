@@ -1,4 +1,4 @@
-"""`python -m bench.experiments CONFIG --out FOLDER`: an experiment, or what is left of it; prints its tables."""
+"""`python -m sparsemeta.bench.experiments CONFIG --out FOLDER`: an experiment, or what is left of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 
 import torch
 import typer
+from sparsemeta.bench.experiments import anp, mwt
+from sparsemeta.bench.experiments.results import Results
+from sparsemeta.bench.experiments.setting import Setting
 
-from bench.experiments import anp, mwt
-from bench.experiments.results import Results
-from bench.experiments.setting import Setting
 from sparsemeta.files import write_atomically
 
 KINDS = {"mwt": mwt, "anp": anp}

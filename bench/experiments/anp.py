@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sparsemeta.bench.experiments.results import Results
+from sparsemeta.bench.experiments.setting import Setting
+from sparsemeta.bench.experiments.table import markdown, mean_accuracy
+
 import sparsemeta as sm
-from bench.experiments.results import Results
-from bench.experiments.setting import Setting
-from bench.experiments.table import markdown, mean_accuracy
 from sparsemeta.pruning import RewindStore
 from sparsemeta.pruning.anp_round import IMPORTANCES
 

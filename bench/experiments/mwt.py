@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from sparsemeta.bench.experiments.results import Results
+from sparsemeta.bench.experiments.setting import Setting
+from sparsemeta.bench.experiments.table import accuracies, markdown, ratios
 from torch import nn
 
 import sparsemeta as sm
-from bench.experiments.results import Results
-from bench.experiments.setting import Setting
-from bench.experiments.table import accuracies, markdown, ratios
 from sparsemeta.pruning import Found, Snapshot
 
 ARMS = ("dense", "mwt", "imp", "shuffled", "reinitialised")

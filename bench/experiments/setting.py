@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,11 @@ import torch
 from torch import nn
 
 import sparsemeta as sm
+from sparsemeta.meta.prepare import judge, load_splits, sampler_of
+from sparsemeta.meta.recipe import DataRecipe, TestRecipe, read_tables
 from sparsemeta.meta.seeds import seeded
+from sparsemeta.meta.trained import build_model
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-MODELS = {"conv4": sm.models.Conv4, "resnet12": sm.models.ResNet12}
 TABLES = {"experiment", "data", "model", "train", "test", "find"}
 
 
@@ -43,7 +39,7 @@ class Setting:
     @classmethod
     def read(cls, path: str | Path, root: Path | None = None, device: str = "cpu") -> Setting:
         """From a TOML file. Raises `ValueError` where it has other tables than those."""
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = read_tables(path)
         if tables.keys() != TABLES:
             raise ValueError(f"expected the tables {sorted(TABLES)} in {path}, got {sorted(tables)}")
         return cls(tables, root, device)
@@ -56,25 +52,20 @@ class Setting:
     def splits(self) -> sm.data.Splits:
         """Training, validation and test classes."""
         options = dict(self.tables["data"])
-        if (name := options.pop("name")) == "glyphs":
-            counts = options.pop("split")
-            return sm.data.glyphs(sum(counts), **options).split(*counts)
-        if self.root is None:
-            raise ValueError(f"expected the folder of the data set {name!r}, got none; pass --data")
-        return getattr(sm.data, name)(self.root, **options)
+        return load_splits(DataRecipe(options.pop("name"), self.root, options=options), "cpu")
 
     def model(self, seed: int) -> nn.Module:
         """The network with the first weights of that seed."""
-        options, config = dict(self.tables["model"]), self.config(seed)
+        options = dict(self.tables["model"])
         channels, *size = self.splits.train.image_shape
-        kind = MODELS[options.pop("name")]
+        shape = {"ways": self.config(seed).ways, "in_channels": channels, "image_size": size}
         with seeded(seed, torch.device("cpu")):
-            return kind(config.ways, channels, image_size=size, **options).to(self.device)
+            return build_model(options.pop("name"), {**shape, **options}).to(self.device)
 
     def run(self, seed: int) -> sm.pruning.MetaRun:
         """The training run of that seed."""
         config = self.config(seed)
-        return sm.pruning.MetaRun(self._tasks(self.splits.train, config.queries, seed), config)
+        return sm.pruning.MetaRun(sampler_of(self.splits.train, config, seed, None), config)
 
     def find(self, method: str, seed: int, state: Path, **more: Any) -> sm.pruning.Found:
         """`find_ticket` by this method, or what is left of it to do in the folder `state`."""
@@ -87,11 +78,6 @@ class Setting:
 
     def judge(self, model: nn.Module, seed: int) -> dict[str, float]:
         """Accuracy in percent and half of its 95 % interval on the test tasks, the same for every network."""
-        queries, tasks = self.tables["test"]["queries"], self.tables["test"]["tasks"]
-        config = replace(self.config(seed), queries=queries)
-        found = sm.meta.evaluate(model, self._tasks(self.splits.test, queries, seed), config, tasks)
+        test = TestRecipe(**self.tables["test"], seed=seed)
+        found = judge(model, self.splits.test, self.config(seed), test, None)
         return {"accuracy": found.accuracy, "interval": found.interval}
-
-    def _tasks(self, classes: sm.data.ImageClasses, queries: int, seed: int) -> sm.data.TaskSampler:
-        config = self.config(seed)
-        return sm.data.TaskSampler(classes, config.ways, config.shots, queries, seed)

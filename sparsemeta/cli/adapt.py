@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sparsemeta.cli.recipe_options import Device, Threads
+
 if TYPE_CHECKING:
     from sparsemeta.meta.trained import Trained
 
@@ -20,8 +22,8 @@ def adapt(
     support: Annotated[Path, typer.Option(help="Folder of labelled images: class/x.png.")],
     query: Annotated[Path, typer.Option(help="Folder of images to classify: x.png, or class/x.png to count hits.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Inner steps. Default: the checkpoint's.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Adapt a checkpoint to the classes of one folder and classify the images of another."""

@@ -25,7 +25,7 @@ def conv(
     custom: options.Custom = "",
     sparsity: options.Sparsity = "0.8,0.9,0.95",
     pattern: options.Pattern = "unstructured",
-    passes: Annotated[str, typer.Option("--pass")] = "forward,forward+backward",
+    passes: Annotated[str, typer.Option("--pass", help="forward, forward+backward.")] = "forward,forward+backward",
     threads: options.Threads = "",
     backend: options.Backends = "",
     peers: Annotated[str, typer.Option(help="Others to time: compiled,torch.sparse,sparseprop.")] = "",

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 app = typer.Typer(no_args_is_help=True)
-Root = Annotated[Path, typer.Option(help="Folder of the data set.")]
+Root = Annotated[Path, typer.Option("--data", help="Folder of the data set; ROOT in what is printed.")]
 
 
 @app.callback()
@@ -22,7 +22,7 @@ def _describe() -> None:
 
 @app.command("list")
 def show(root: Root = Path("data")) -> None:
-    """Print the data sets, where they come from, and which of their files are in ROOT."""
+    """Print the data sets, where they come from, and which of their files are there."""
     from sparsemeta.data.sources import SOURCES  # here, so that `sparsemeta --help` does not wait for torch
 
     table = Table("name", "what", "from", f"files in {root}")
@@ -42,7 +42,7 @@ def download(
     root: Root = Path("data"),
     timeout: Annotated[float, typer.Option(help="Seconds without an answer.")] = 30,
 ) -> None:
-    """Download a data set's official files to ROOT, check them, and go on with what an earlier try has left."""
+    """Download a data set's official files, check them, and go on with what an earlier try has left."""
     from sparsemeta.data.download import fetch
     from sparsemeta.data.sources import source
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sparsemeta.cli.recipe_options import Threads
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for report.html, figures.json and ticket.safetensors.")] = Path(
@@ -20,7 +22,7 @@ def demo(
     sparsity: Annotated[float, typer.Option(help="Fraction of the convolutions' weights to prune.")] = 0.8,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see in seconds that it works.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted demo in OUT.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Meta-train a dense network and its ticket, and compare accuracy and seconds."""
     import torch  # here, so that `sparsemeta --help` does not wait for it

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from sparsemeta.cli.recipe_options import Device, Threads
+
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="As `sparsemeta train` writes it.")],
@@ -18,8 +20,8 @@ def evaluate(
     tasks: Annotated[int, typer.Option(min=2, help="Tasks.")] = 600,
     queries: Annotated[int | None, typer.Option(help="Query images of each class. Default: the checkpoint's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the tasks. Default: the checkpoint's.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the accuracy of a checkpoint on new tasks, with its interval and everything that it depends on."""
@@ -27,18 +29,16 @@ def evaluate(
 
     from sparsemeta.data import Splits
     from sparsemeta.keys import check_keys
-    from sparsemeta.meta.prepare import judge, load_splits
-    from sparsemeta.meta.recipe import DataRecipe, TestRecipe
+    from sparsemeta.meta.prepare import judge, splits_for
+    from sparsemeta.meta.recipe import TestRecipe
     from sparsemeta.meta.trained import load_trained
 
     check_keys([split], Splits._fields, "a split")
     if threads:
         torch.set_num_threads(threads)
     trained = load_trained(checkpoint, device)
-    own = trained.about["data"]
-    name = dataset or own["name"]
-    options = own["options"] if name == own["name"] else {}
-    images = getattr(load_splits(DataRecipe(options=options), name, data, device), split)
+    name = dataset or trained.about["data"]["name"]
+    images = getattr(splits_for(trained, data, dataset, device), split)
     given = {"tasks": tasks, "queries": queries, "seed": seed}
     test = TestRecipe(**trained.about["test"] | {key: value for key, value in given.items() if value is not None})
     score = judge(trained.learner, images, trained.config, test, trained.about["normalise"])

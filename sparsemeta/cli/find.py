@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsemeta.cli import recipe_options as options
+
 if TYPE_CHECKING:
     from torch import nn
 
-    from sparsemeta.data import Splits
-    from sparsemeta.meta import TrainConfig
+    from sparsemeta.meta.recipe import Recipe
 
 
 def find(
     out: Annotated[Path, typer.Option(help="Ticket file to write; figures and plots go beside it.")],
     method: Annotated[str, typer.Option(help="imp, magnitude, snip, grasp, synflow, taylor, obs, random, ...")] = "imp",
-    model: Annotated[str, typer.Option(help="conv4 or resnet12.")] = "conv4",
-    data: Annotated[str, typer.Option(help="Folder with Omniglot's two archives, or glyphs.")] = "glyphs",
     sparsity: Annotated[float, typer.Option(help="Fraction of the covered weights to prune.")] = 0.8,
     block: Annotated[str, typer.Option(help="1x1, 4x4, 4x4x3x3, kernels, channels, or 2:4.")] = "1x1",
     distribution: Annotated[str, typer.Option(help="global, layer or erk.")] = "global",
@@ -27,52 +27,85 @@ def find(
     exclude: Annotated[list[str] | None, typer.Option(help="Layers to leave dense; the head if none is given.")] = None,
     schedule: Annotated[str | None, typer.Option(help="one-shot, iterative, exponential or gradual.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="Of the method: NAME=VALUE, as rounds=5.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint of `train`: score its weights, train none.")] = None,
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks that a score looks at.")] = 32,
+    checkpoint: Annotated[Path | None, typer.Option(help="Of `train`: score its weights, train none.")] = None,
+    score_tasks: Annotated[int, typer.Option(min=1, help="Tasks that a score looks at.")] = 32,
     state: Annotated[Path | None, typer.Option(help="Folder from which an interrupted search can go on.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in STATE.")] = False,
-    steps: Annotated[int, typer.Option(help="Meta-steps of a training run.")] = 1000,
     rewind: Annotated[int | None, typer.Option(help="Meta-step to rewind to; 5 % of STEPS if not given.")] = None,
-    ways: Annotated[int, typer.Option(help="Classes of a task.")] = 5,
-    shots: Annotated[int, typer.Option(help="Support images of each class.")] = 1,
-    queries: Annotated[int, typer.Option(help="Query images of each class.")] = 5,
-    inner_steps: Annotated[int, typer.Option(help="Steps of the inner loop.")] = 1,
-    inner_lr: Annotated[float, typer.Option(help="Rate of the inner loop.")] = 0.2,
-    meta_batch: Annotated[int, typer.Option(help="Tasks of a meta-step.")] = 4,
-    meta_lr: Annotated[float, typer.Option(help="Rate of Adam.")] = 1e-3,
-    first_order: Annotated[bool, typer.Option("--first-order", help="Leave out the second-order terms.")] = False,
-    hidden: Annotated[int, typer.Option(help="Filters of each convolution of Conv-4.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the initial weights, the tasks and the search.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")] = None,
+    config: options.Config = None,
+    assign: options.Assign = None,
+    data: options.Data = None,
+    dataset: options.Dataset = None,
+    model: options.Model = None,
+    hidden: options.Hidden = None,
+    ways: options.Ways = None,
+    shots: options.Shots = None,
+    queries: options.Queries = None,
+    inner_steps: options.InnerSteps = None,
+    inner_lr: options.InnerLr = None,
+    meta_batch: options.MetaBatch = None,
+    meta_lr: options.MetaLr = None,
+    first_order: options.FirstOrder = None,
+    steps: options.Steps = None,
+    seed: Annotated[int | None, typer.Option(help="Of the initial weights, the tasks and the search.")] = None,
+    device: options.Device = "cpu",
+    threads: options.Threads = None,
 ) -> None:
-    """Find a ticket by meta-training and pruning, and write it with its figures and plots."""
+    """Find a ticket by meta-training and pruning, and write it with its figures and plots.
+
+    What is trained is said as for `sparsemeta train`; without validation and test, which a search has no use for.
+    """
     import torch  # here, so that `sparsemeta --help` does not wait for it
 
-    from sparsemeta import data as sets
-    from sparsemeta import meta, pruning
+    from sparsemeta import pruning
+    from sparsemeta.meta.prepare import prepare
     from sparsemeta.pruning.trace import save_found
 
     if threads:
         torch.set_num_threads(threads)
-    config = meta.TrainConfig(
-        ways, shots, queries, inner_steps, inner_lr, first_order=first_order, meta_batch=meta_batch, meta_lr=meta_lr,
-        steps=steps, seed=seed,
+    learning = dict(
+        ways=ways, shots=shots, queries=queries, inner_steps=inner_steps, inner_lr=inner_lr, first_order=first_order,
+        meta_batch=meta_batch, meta_lr=meta_lr, steps=steps, seed=seed,
     )  # fmt: skip  one name a line would be longer than the rest
-    options = _options(option or [])
-    splits = _splits(data)
-    run = pruning.MetaRun(sets.TaskSampler(splits.train, ways, shots, queries, seed), config)
-    network = _network(model, config, hidden, splits.train.image_shape, weights)
+    flags = {"model": {"name": model, "hidden": hidden}, "train": learning}
+    recipe = without_validation(options.recipe_of(config, assign, data, dataset, flags))
+    of_method = _options(option or [])
+    ready = prepare(recipe, device)
+    if checkpoint:
+        load_weights(ready.model, checkpoint, recipe)
+    run = pruning.MetaRun(ready.train, recipe.train)
     out.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours
     found = pruning.find_ticket(
-        method, network, sparsity=sparsity, distribution=distribution, kind=block, schedule=schedule, seed=seed,
-        keep_one="unit" if every_unit else "layer", exclude=exclude or ["head"], run=None if weights else run,
-        probe=run.probe(tasks), rewind=rewind, state=state, resume=resume,
-        provenance={"model": model, "data": Path(data).name, "hidden": hidden}, **options,
+        method, ready.model, sparsity=sparsity, distribution=distribution, kind=block, schedule=schedule,
+        seed=recipe.train.seed, keep_one="unit" if every_unit else "layer", exclude=exclude or ["head"],
+        run=None if checkpoint else run, probe=run.probe(score_tasks), rewind=rewind, state=state, resume=resume,
+        provenance={"model": recipe.model.name, "arguments": ready.about["model"]["arguments"],
+                    "data": recipe.data.name}, **of_method,
     )  # fmt: skip
     files = save_found(found, out)
     typer.echo(found.ticket.summary())
     typer.echo(f"cost: {found.cost.flops:.3g} FLOPs of training, {found.cost.seconds:.1f} s")
     typer.echo("\n".join(f"wrote {file}" for file in files))
+
+
+def without_validation(recipe: Recipe) -> Recipe:
+    """`recipe` for a search, which compares training runs of the same length and starts dense."""
+    if recipe.model.ticket:
+        got = recipe.model.ticket
+        raise ValueError(f"expected a dense model to find a ticket in; got the ticket {got}. Leave it out")
+    return replace(recipe, train=replace(recipe.train, validate_every=None, patience=None))
+
+
+def load_weights(model: nn.Module, checkpoint: Path, recipe: Recipe) -> None:
+    """Into `model`, the weights of a checkpoint of `sparsemeta train` of the same dense network."""
+    from sparsemeta.meta import load_trained
+    from sparsemeta.meta.run import model_mismatches
+
+    state = load_trained(checkpoint).model.state_dict()
+    if wrong := model_mismatches(model, state):
+        name = recipe.model.name
+        raise ValueError(f"expected a checkpoint of a dense {name} in {checkpoint}, got another: {'; '.join(wrong)}")
+    model.load_state_dict(state)
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
@@ -86,38 +119,3 @@ def _options(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
-
-
-def _splits(data: str) -> Splits:
-    from sparsemeta import data as sets
-
-    return sets.glyphs(1200).split(1000, 100, 100) if data == "glyphs" else sets.omniglot(Path(data))
-
-
-def _network(
-    name: str, config: TrainConfig, hidden: int, image_shape: tuple[int, int, int], weights: Path | None
-) -> nn.Module:
-    """The model with weights from the seed, or from a checkpoint of `sparsemeta train`."""
-    import torch
-
-    from sparsemeta import models
-    from sparsemeta.meta.checkpoint import load_checkpoint
-    from sparsemeta.meta.run import model_mismatches
-    from sparsemeta.meta.seeds import seeded
-
-    channels, *size = image_shape
-    makers = {
-        "conv4": lambda: models.Conv4(config.ways, channels, hidden, size),
-        "resnet12": lambda: models.ResNet12(config.ways, channels, image_size=size),
-    }
-    if name not in makers:
-        raise ValueError(f"expected model to be one of {', '.join(makers)}, got {name!r}")
-    with seeded(config.seed, torch.device("cpu")):
-        model = makers[name]()
-    if weights is None:
-        return model
-    state = load_checkpoint(weights)["model"]
-    if wrong := model_mismatches(model, state):
-        raise ValueError(f"expected a checkpoint of a dense {name} in {weights}, got another: {'; '.join(wrong)}")
-    model.load_state_dict(state)
-    return model

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from torch import nn
+from sparsemeta.cli.recipe_options import Threads
 
+if TYPE_CHECKING:
     from sparsemeta.bench.run import Settings
-    from sparsemeta.data import Splits
-    from sparsemeta.meta import LambdaSearch, TrainConfig
+    from sparsemeta.meta import LambdaSearch
 
 
 def lambda_search(
     checkpoint: Annotated[Path, typer.Option(help="A run of `sparsemeta train`, dense or of a ticket.")],
-    data: Annotated[Path | None, typer.Option(help="Folder with Omniglot's two archives. Without it: glyphs.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Default: the one that it was trained on.")] = None,
     delta: Annotated[float, typer.Option(help="Points of accuracy that may be lost.")] = 1.0,
     budget: Annotated[float | None, typer.Option(help="Milliseconds: take the best accuracy within them.")] = None,
     reference: Annotated[Path | None, typer.Option(help="A run to compare with, such as a ticket's dense one.")] = None,
@@ -31,33 +31,34 @@ def lambda_search(
     results: Annotated[Path | None, typer.Option(help="File to keep figures in, and to go on from.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Plot accuracy over time: .png, .svg, .pdf.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Measure time and accuracy of adaptation under every Lambda pattern, and take the best."""
     import dataclasses
 
     import torch  # here, so that `sparsemeta --help` does not wait for it
 
-    from sparsemeta import data as sets
     from sparsemeta import meta
     from sparsemeta.bench import allocator
     from sparsemeta.bench.run import Settings
     from sparsemeta.bench.timing import Budget
     from sparsemeta.cli.bench_options import several
+    from sparsemeta.meta.prepare import sampler_of, splits_for
 
     if threads:
         torch.set_num_threads(threads)
     allocator.keep_freed_memory()  # for dense and sparse alike, as in `sparsemeta bench`
     settings = Settings(Budget(rounds), json_file=json_file, plot_file=plot_file)
-    splits = sets.omniglot(data) if data else sets.glyphs(1200).split(1000, 100, 100)
-    model, config = restored(checkpoint, splits)
-    steps, shots = steps or config.eval_inner_steps, shots or config.shots
-    config = dataclasses.replace(config, eval_inner_steps=steps, shots=shots)
-    compared, _ = restored(reference, splits) if reference else (None, config)
-    sampler = sets.TaskSampler(splits.val, config.ways, config.shots, config.queries, seed)
+    trained = meta.load_trained(checkpoint)
+    compared = meta.load_trained(reference).learner if reference else None
+    config = trained.config
+    steps = steps or config.eval_inner_steps or config.inner_steps
+    config = dataclasses.replace(config, eval_inner_steps=steps, shots=shots or config.shots)
+    images = splits_for(trained, data, dataset, "cpu").val
+    sampler = sampler_of(images, config, seed, trained.about["normalise"])
     search = meta.lambda_search(
-        model, sampler, config, several(patterns, str) or None, delta, budget and budget / 1e3, tasks, settings.budget,
-        prefix_cache=prefix_cache, reference=compared, results=results,
+        trained.learner, sampler, config, several(patterns, str) or None, delta, budget and budget / 1e3, tasks,
+        settings.budget, prefix_cache=prefix_cache, reference=compared, results=results,
     )  # fmt: skip  one argument a line would be longer than the rest
     report(search, settings)
 
@@ -79,21 +80,3 @@ def report(search: LambdaSearch, settings: Settings) -> None:
     if settings.plot_file:
         lambda_report.plot(search, settings.plot_file)
 
-
-def restored(checkpoint: Path, splits: Splits) -> tuple[nn.Module, TrainConfig]:
-    """Model and config of a run of `sparsemeta train` on these data: Conv-4, sparse where the run was."""
-    import torch
-
-    import sparsemeta as sm
-    from sparsemeta.meta.checkpoint import load_checkpoint
-
-    state = load_checkpoint(checkpoint)
-    config, weights = sm.meta.TrainConfig(**state["config"]), state["model"]
-    channels, *size = splits.train.image_shape
-    model = sm.models.Conv4(config.ways, channels, len(weights["features.0.conv.bias"]), size)
-    kept = {name[: -len("values")] + "weight" for name in weights if name.endswith(".values")}
-    if kept:  # the state brings the patterns themselves
-        whole = {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters() if name in kept}
-        model = sm.sparsify(model, sm.Ticket.from_masks(whole))
-    model.load_state_dict(weights)
-    return model, config

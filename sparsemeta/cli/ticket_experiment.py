@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from sparsemeta.cli.recipe_options import Device, Threads
+
 
 def experiment(
-    config: Annotated[Path, typer.Argument(help="TOML file with [family], [blocks] or both, as in configs/.")],
+    config: Annotated[Path, typer.Argument(help="TOML file as in configs/experiments: family, blocks or both.")],
     out: Annotated[Path, typer.Argument(help="Folder for results and checkpoints; with some there, it goes on.")],
     data: Annotated[Path, typer.Option(help="Folder with CIFAR-FS: cifar100.zip, or what it unpacks to.")],
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
 ) -> None:
     """Stretch and squeeze tickets over a family of depths, and compare block shapes; print the tables."""
     import torch  # here, so that `sparsemeta --help` does not wait for it

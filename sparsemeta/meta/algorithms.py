@@ -12,6 +12,7 @@ from .alfa import ALFA
 from .anil import ANIL
 from .boil import BOIL
 from .cavia import CAVIA
+from .config import TrainConfig
 from .maml import MAML
 from .maml_plus_plus import MAMLPlusPlus
 from .meta_sgd import MetaSGD
@@ -35,7 +36,7 @@ class Algorithm:
     options: tuple[str, ...] = ANY
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
-    def make(self, model: nn.Module, config: Any, options: Mapping[str, Any]) -> MAML:
+    def make(self, model: nn.Module, config: TrainConfig, options: Mapping[str, Any]) -> MAML:
         """The learner with rate, order, batch-norm mode and number of steps of ``config``, and ``options``.
 
         Raises:
@@ -50,7 +51,7 @@ class Algorithm:
             "lr": config.inner_lr,
             "first_order": config.first_order,
             "bn_mode": config.bn_mode,
-            "second_order": getattr(config, "second_order", "unrolled"),
+            "second_order": config.second_order,
             "steps": config.inner_steps,
         }
         return self.learner(model, **{**general, **options, **self.fixed})
@@ -69,21 +70,21 @@ ALGORITHMS = {
 }
 
 
-def as_learner(model: nn.Module, config: Any) -> MAML:
+def as_learner(model: nn.Module, config: TrainConfig) -> MAML:
     """The learner that ``config`` describes for ``model``; a learner itself, also one of your own kind, as it is.
 
     Args:
-        config: a ``TrainConfig``; ``algorithm`` is ``"maml"`` and ``algorithm_options`` are none where it has no such.
+        config: gives ``algorithm`` and ``algorithm_options``.
 
     Raises:
         ValueError: an unknown algorithm, options that it does not have, or a learner of another algorithm.
     """
-    name = getattr(config, "algorithm", "maml")
+    name = config.algorithm
     if name not in ALGORITHMS:
         raise ValueError(f"expected algorithm to be one of {', '.join(ALGORITHMS)}; got {name!r}")
     algorithm = ALGORITHMS[name]
     if not isinstance(model, MAML):
-        return algorithm.make(model, config, getattr(config, "algorithm_options", None) or {})
+        return algorithm.make(model, config, config.algorithm_options)
     if type(model) is not algorithm.learner and type(model) in {known.learner for known in ALGORITHMS.values()}:
         raise ValueError(
             f"expected a learner of {name!r}, {algorithm.learner.__name__}; got {type(model).__name__}. Give the "

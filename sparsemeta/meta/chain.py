@@ -14,9 +14,8 @@ from .. import backends
 from ..nn.base import SparseLayer
 from ..ops.conv_chain import ConvChain, Outcome
 from .chain_model import FORM, block_of, calls, head_of, objections, split
+from .config import TrainConfig
 from .maml import MAML
-
-ENGINES = ("auto", "chain", "autograd")
 
 _built: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # the last one of each model
 
@@ -64,23 +63,20 @@ def judgement(outcome: Outcome) -> Tensor:
     return torch.stack([outcome.loss, 100 * outcome.accuracy], 1)
 
 
-def choose(learner: MAML, tasks: Any, config: Any) -> Chain | None:
+def choose(learner: MAML, tasks: Any, config: TrainConfig) -> Chain | None:
     """The chain with which to run ``tasks``, or None for autograd, as ``config.engine`` says.
 
     ``"auto"``, the default, takes the chain for a model with sparse layers where it can.
 
     Raises:
-        ValueError: ``"chain"`` for a model that is none, with the reasons; another name.
+        ValueError: ``"chain"`` for a model that is none, with the reasons.
     """
-    engine = getattr(config, "engine", "auto")
-    if engine not in ENGINES:
-        raise ValueError(f"expected engine to be one of {', '.join(map(repr, ENGINES))}; got {engine!r}")
-    if engine == "autograd":
+    if config.engine == "autograd":
         return None
     chain, reasons = recognise(learner, tasks.support_x[0])
-    if engine == "chain" and reasons:
+    if config.engine == "chain" and reasons:
         raise ValueError(f'expected a chain for engine="chain"; {"; ".join(reasons)}. Use engine="auto"')
-    return chain if engine == "chain" or (chain and has_sparse_layers(learner.module)) else None
+    return chain if config.engine == "chain" or (chain and has_sparse_layers(learner.module)) else None
 
 
 def has_sparse_layers(model: nn.Module) -> bool:

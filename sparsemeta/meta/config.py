@@ -10,17 +10,19 @@ from typing import Any
 import torch
 
 from .batch_norm import BN_MODES
+from .second_order import SECOND_ORDERS
 
 COUNTS = (
     "ways", "shots", "queries", "inner_steps", "eval_inner_steps", "meta_batch", "steps", "checkpoint_every",
     "decay_every", "validate_every", "patience",
 )  # fmt: skip  one name a line would fill the page
 RATES = ("inner_lr", "meta_lr", "clip_norm", "decay")
+ENGINES = ("auto", "chain", "autograd")  # the compiled chain where it can run, always, never
 CHOICES = {
     "bn_mode": BN_MODES,
     "memory_format": ("contiguous", "channels_last"),
-    "engine": ("auto", "chain", "autograd"),
-    "second_order": ("unrolled", "stepwise"),
+    "engine": ENGINES,
+    "second_order": SECOND_ORDERS,
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine", "step"),
     "precision": ("float32", "bf16"),

@@ -60,17 +60,29 @@ def evaluate(
         ranks: the processes that share the tasks out and all learn the result.
 
     Raises:
-        ValueError: fewer than 2 tasks, or tasks of another shape than ``config`` says.
+        ValueError: fewer than 2 tasks, tasks of another shape than ``config`` says, or a model alone where its
+            learner learns something too.
     """
     if tasks < 2:
         raise ValueError(f"expected at least 2 tasks, for an interval; got {tasks}")
-    learner = model if isinstance(model, MAML) else make_learner(model, config)
-    learner = learner.clone(first_order=True)  # the same numbers, without the graph
+    learner = learner_to_judge(model, config)
     with untouched(learner.module, sampler, config.seed), forward_in(learner.module, config.precision):
         rows = judge_all(learner, sampler, config, tasks, ranks or Ranks())
     losses, accuracies = rows.unbind(1)
     interval = 1.96 * accuracies.std().item() / math.sqrt(tasks)
     return Evaluation(accuracies.mean().item(), interval, tasks, losses.mean().item(), config.bn_mode)
+
+
+def learner_to_judge(model: nn.Module, config: TrainConfig) -> MAML:
+    """A learner without the graph of the meta-gradient, which changes no number here; see ``evaluate``."""
+    learner = model if isinstance(model, MAML) else make_learner(model, config)
+    own = [name for name, _ in learner.named_parameters() if not name.startswith("module.")]
+    if own and learner is not model:
+        raise ValueError(
+            f"expected the learner, since algorithm={config.algorithm!r} with bn_mode={config.bn_mode!r} also learns "
+            f"{own[0]} and the like; got the model alone. Give train(...).learner, or load_trained(checkpoint).learner"
+        )
+    return learner.clone(first_order=True)
 
 
 def judge_all(learner: MAML, sampler: Any, config: TrainConfig, tasks: int, ranks: Ranks) -> Tensor:

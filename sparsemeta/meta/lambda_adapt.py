@@ -35,7 +35,8 @@ class LambdaAdaptation:
             active dropout, nor with batch norms of each step.
 
     Raises:
-        ValueError: a pattern with another number of bits than there are layers; what ``pattern_layers`` raises.
+        ValueError: a pattern with another number of bits than there are layers, a learner that moves no layer; what
+            ``pattern_layers`` raises.
     """
 
     def __init__(
@@ -44,6 +45,10 @@ class LambdaAdaptation:
         self.learner, self.pattern, self.prefix_cache = learner, pattern, prefix_cache
         self.layers = pattern_layers(learner.module, layers)
         pattern.check(len(self.layers), len(pattern.rows))
+        own = learner.start().keys()
+        self._movable = {i for i, layer in enumerate(self.layers) if own & set(layer.parameters)}
+        if not self._movable:
+            raise ValueError(f"expected a learner that moves parameters of its model; got one that moves {sorted(own)}")
         self._modules = [[learner.module.get_submodule(name) for name in layer.modules] for layer in self.layers]
 
     def __call__(self, support_x: Tensor, support_y: Tensor, steps: int) -> MAML:
@@ -59,11 +64,14 @@ class LambdaAdaptation:
         """
         self.pattern.check(len(self.layers), steps)
         clone = self.learner.clone()
+        clone.second_order = "unrolled"  # a step taken again would not find the prefix nor the operands of its own
         cached = self.prefix_cache and repeatable(clone.module, clone.bn_mode)
         prefix = PrefixCache(self._modules if cached else [])
         for step in range(steps):
-            if moving := self.pattern.active(step):
+            if moving := [layer for layer in self.pattern.active(step) if layer in self._movable]:
                 self._step(clone, support_x, support_y, moving, prefix)
+            else:
+                clone.step += 1
         return clone
 
     def _step(self, clone: MAML, x: Tensor, y: Tensor, moving: list[int], prefix: PrefixCache) -> None:

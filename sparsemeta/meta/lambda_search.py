@@ -13,15 +13,13 @@ from torch import nn
 
 from ..bench.timing import Budget
 from .config import TrainConfig
-from .evaluate import untouched
+from .evaluate import learner_to_judge, untouched
 from .lambda_adapt import LambdaAdaptation
 from .lambda_file import ResultsFile
 from .lambda_layers import LayerRule, pattern_layers
 from .lambda_pattern import LambdaPattern, all_patterns
 from .lambda_records import REFERENCE, LambdaSearch, records_of, summed_up
 from .lambda_trial import Trial, measure
-from .maml import MAML
-from .meta_step import make_learner
 
 
 def lambda_search(
@@ -66,11 +64,11 @@ def lambda_search(
     """
     if tasks < 2 or not 0 <= delta < math.inf or (budget is not None and not budget > 0):
         raise ValueError(f"expected tasks >= 2, delta >= 0 and budget > 0; got {tasks}, {delta} and {budget}")
-    trial = Trial(first_order(model, config), sampler, config, tasks)
+    trial = Trial(learner_to_judge(model, config), sampler, config, tasks)
     ways = adaptations(trial, patterns, layers, prefix_cache)
     full, models = next(iter(ways)), {"model": trial.learner}
     if reference is not None:
-        models[REFERENCE] = first_order(reference, config)
+        models[REFERENCE] = learner_to_judge(reference, config)
         ways[REFERENCE] = LambdaAdaptation(models[REFERENCE], LambdaPattern(full), layers)
     about = {**trial.facts, "layers": len(full), "prefix_cache": prefix_cache, "threads": torch.get_num_threads()}
     with ExitStack() as stack:
@@ -82,12 +80,6 @@ def lambda_search(
     compared = full if reference is None else REFERENCE
     records = records_of({name: file.accuracies[name] for name in ways}, file.seconds, compared)
     return summed_up(records, compared, delta, budget, about)
-
-
-def first_order(model: nn.Module, config: TrainConfig) -> MAML:
-    """A learner without the graph of the meta-gradient, which changes no number here."""
-    learner = model if isinstance(model, MAML) else make_learner(model, config)
-    return learner.clone(first_order=True)
 
 
 def adaptations(

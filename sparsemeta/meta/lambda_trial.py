@@ -29,7 +29,7 @@ class Trial:
     @property
     def facts(self) -> dict[str, Any]:
         """What it is, as far as a config says it."""
-        names = "ways", "shots", "queries", "inner_lr", "bn_mode", "memory_format", "seed"
+        names = "algorithm", "ways", "shots", "queries", "inner_lr", "bn_mode", "memory_format", "seed"
         return {**{n: getattr(self.config, n) for n in names}, "inner_steps": self.steps, "tasks": self.count}
 
     @property

@@ -49,6 +49,8 @@ class MAML(FastWeights):
             move, an unknown ``second_order`` or name in ``adapt_only``; what ``BatchNormMode`` raises.
     """
 
+    uses_query = True  # whether ``objective`` differentiates the query loss
+
     def __init__(
         self,
         model: nn.Module,

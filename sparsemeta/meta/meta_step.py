@@ -79,8 +79,9 @@ def meta_gradient(learner: MAML, tasks: Any, config: TrainConfig) -> Tensor:
     results = []
     for support_x, support_y, query_x, query_y in placed(tasks, learner, config):
         clone = adapted(learner, support_x, support_y, config.inner_steps)
-        logits = clone(query_x)
-        loss = F.cross_entropy(logits, query_y)
+        with torch.set_grad_enabled(learner.uses_query):
+            logits = clone(query_x)
+            loss = F.cross_entropy(logits, query_y)
         objective = learner.objective(clone, loss, query_x, query_y)
         (objective / len(tasks.support_y)).backward()
         results.append(torch.stack([loss.detach(), accuracy(logits, query_y)]))
@@ -114,7 +115,9 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def check_tasks(tasks: Any, config: TrainConfig) -> None:
-    """Raise ``ValueError`` unless ``tasks`` have the shape that ``config`` says."""
+    """Raise ``ValueError`` unless there are ``tasks``, and of the shape that ``config`` says."""
+    if not len(tasks.support_y):
+        raise ValueError("expected at least one task; got none. Sample more tasks than there are processes")
     expected = config.ways * config.shots, config.ways * config.queries
     got = tasks.support_y.shape[1], tasks.query_y.shape[1]
     if got != expected:

@@ -20,7 +20,7 @@ from .evaluate import Evaluation, evaluate
 from .maml import MAML
 from .recipe import DataRecipe, Recipe, TestRecipe
 from .seeds import seeded
-from .trained import build_model
+from .trained import Trained, build_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ def prepare(recipe: Recipe, device: str | torch.device = "cpu") -> Prepared:
     Raises:
         FileNotFoundError, ValueError: no such data, model or ticket; nothing has been written then.
     """
-    splits = load_splits(recipe.data, recipe.data.name, recipe.data.root, device)
+    splits = load_splits(recipe.data, device)
     channels, *size = splits.train.image_shape
     arguments = {"ways": recipe.train.ways, "in_channels": channels, "image_size": size, **recipe.model.options}
     with seeded(recipe.train.seed, torch.device("cpu")):
@@ -55,7 +55,7 @@ def prepare(recipe: Recipe, device: str | torch.device = "cpu") -> Prepared:
     if recipe.model.ticket:
         model = sparsify(model, Ticket.load(recipe.model.ticket))
     statistics = splits.train.statistics() if recipe.data.normalise else None
-    samplers = [tasks(part, recipe.train, recipe.train.seed, statistics) for part in (splits.train, splits.val)]
+    samplers = [sampler_of(part, recipe.train, recipe.train.seed, statistics) for part in (splits.train, splits.val)]
     about = {
         "model": {"name": recipe.model.name, "arguments": arguments},
         "data": {"name": recipe.data.name, "options": dict(recipe.data.options)},
@@ -66,13 +66,27 @@ def prepare(recipe: Recipe, device: str | torch.device = "cpu") -> Prepared:
     return Prepared(model.to(device), *samplers, splits, about)
 
 
-def load_splits(data: DataRecipe, name: str, root: str | Path | None, device: str | torch.device) -> Splits:
-    """The images that ``data`` describes, of the data set ``name`` in ``root``."""
+def load_splits(data: DataRecipe, device: str | torch.device) -> Splits:
+    """The images that ``data`` describes."""
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in data.options.items()}
-    return load(name, None if root is None else Path(root), device=device, **options)
+    return load(data.name, None if data.root is None else Path(data.root), device=device, **options)
 
 
-def tasks(images: Any, config: TrainConfig, seed: int, statistics: Statistics | None) -> TaskSampler:
+def splits_for(trained: Trained, root: str | Path | None, name: str | None, device: str | torch.device) -> Splits:
+    """Images in ``root`` for a checkpoint: of the data set ``name``, None for the one that it was trained on.
+
+    Raises ``ValueError`` where they are not of the shape that it was trained on.
+    """
+    own, images = trained.about["data"], trained.about["images"]
+    options = own["options"] if name in (None, own["name"]) else {}
+    splits = load_splits(DataRecipe(name or own["name"], root, options=options), device)
+    expected, got = (images["channels"], *images["size"]), tuple(splits.train.image_shape)
+    if got != expected:
+        raise ValueError(f"expected images {expected}, as the checkpoint's; got {got}. Take a data set of that shape")
+    return splits
+
+
+def sampler_of(images: Any, config: TrainConfig, seed: int, statistics: Statistics | None) -> TaskSampler:
     """Tasks of the shape that ``config`` says."""
     return TaskSampler(images, config.ways, config.shots, config.queries, seed, normalise=statistics)
 
@@ -82,4 +96,4 @@ def judge(
 ) -> Evaluation:
     """Accuracy on the tasks that ``test`` describes, the same for every model."""
     config = replace(config, queries=test.queries)
-    return evaluate(learner, tasks(images, config, test.seed, statistics), config, test.tasks, ranks)
+    return evaluate(learner, sampler_of(images, config, test.seed, statistics), config, test.tasks, ranks)

@@ -19,6 +19,8 @@ class Reptile(MAML):
         model, lr, options: as for ``MAML``.
     """
 
+    uses_query = False
+
     def __init__(self, model: nn.Module, lr: Any = 0.01, **options: Any):
         super().__init__(model, lr, **{**options, "first_order": True})
 

@@ -17,6 +17,7 @@ from .config import TrainConfig
 from .distributed import Ranks
 from .evaluate import evaluate
 from .log import Log, logs
+from .maml import MAML
 from .meta_step import DivergenceError, meta_step
 from .optimizers import set_rate
 from .precision import forward_in
@@ -31,6 +32,7 @@ class TrainResult:
     """What a training run has to tell; the model itself is trained in place.
 
     Attributes:
+        learner: the model with what was learned beside it, such as rates; for ``evaluate``.
         history: every meta-step, those before a resume included.
         seconds_per_step: median.
         checkpoint: the file that holds the end of the run; None if none was asked for.
@@ -39,6 +41,7 @@ class TrainResult:
         best_checkpoint: that file.
     """
 
+    learner: MAML
     history: list[StepRecord]
     seconds_per_step: float
     checkpoint: Path | None
@@ -153,4 +156,4 @@ def result_of(run: Run, checkpoint: str | Path | None) -> TrainResult:
     kept = best_path(checkpoint) if top and checkpoint is not None else None
     seconds = median(record.seconds for record in run.history)
     end = None if checkpoint is None else Path(checkpoint)
-    return TrainResult(run.history, seconds, end, run.validations, top, kept)
+    return TrainResult(run.learner, run.history, seconds, end, run.validations, top, kept)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sparsemeta import cli, meta
+from sparsemeta.backends.tune_store import store
 from sparsemeta.meta.checkpoint import load_checkpoint
 from sparsemeta.meta.log import read_lines
 from sparsemeta.models import Conv4
@@ -37,6 +38,18 @@ def test_trains_only_the_weights_of_a_ticket(train, tmp_path):
     assert train(tmp_path / "run", "--steps", 1, "--ticket", tmp_path / "ticket").exit_code == 0
     model = load_checkpoint(tmp_path / "run")["model"]
     assert model["features.1.conv.values"].numel() == ticket["features.1.conv.weight"].nnz
+
+
+@pytest.mark.extension
+def test_measures_the_kernels_for_a_ticket(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSEMETA_CACHE", str(tmp_path / "cache"))
+    store.cache_clear()
+    Ticket.magnitude(Conv4(5, 1, 8, 28), sparsity=0.8, exclude=("head",)).save(tmp_path / "ticket")
+    options = "--steps", 1, "--ticket", tmp_path / "ticket", "--set", "engine=autograd"
+    result = train(tmp_path / "run", *options, "--tune")
+    assert result.exit_code == 0, result.exception
+    assert f"measured {len(store().times)} passes" in result.output and len(store().times) >= 4 * 3 - 1
+    store.cache_clear()
 
 
 def test_a_configuration_is_overridden_by_flags_and_names_the_checkpoint(call, tmp_path, monkeypatch):

@@ -112,9 +112,9 @@ def test_the_command_lists_and_downloads(server, tmp_path, monkeypatch):
     files = (("a.zip", f"{server.url}/whole", SHA256), ("b.zip", f"{server.url}/parts", MD5))
     here = sources.Source("a test", "nowhere", sources.omniglot, files)
     monkeypatch.setattr(sources, "SOURCES", {**sources.SOURCES, "here": here})
-    assert run("download", "here", "--root", tmp_path).exit_code == 0
+    assert run("download", "here", "--data", tmp_path).exit_code == 0
     assert names(tmp_path) == ["a.zip", "b.zip"]
-    listed = run("list", "--root", tmp_path).output
+    listed = run("list", "--data", tmp_path).output
     assert "there" in listed and "missing" in listed and "mini-imagenet" in listed
 
 

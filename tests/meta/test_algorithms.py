@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 import sparsemeta as sm
 from sparsemeta import meta
-from sparsemeta.meta import ALFA, ANIL, BOIL, CAVIA, MAML, MAMLPlusPlus, MetaSGD, Reptile
+from sparsemeta.meta import ALFA, ANIL, BOIL, CAVIA, MAML, MAMLPlusPlus, MetaSGD, Reptile, TrainConfig
 from sparsemeta.meta.meta_step import adapted
 
 LR, STEPS = 0.3, 3
@@ -80,6 +79,19 @@ def test_reptile_goes_towards_the_adapted_weights(written, task):
     got = gradients(Reptile(written.model, LR), task)
     for name, start in leaves.items():
         torch.testing.assert_close(got[name], (start - end[name]).detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_reptile_builds_no_graph_of_the_query_loss(net, sampler, settings):
+    graphs = []
+
+    class Watched(Reptile):
+        def objective(self, clone, query_loss, *query):
+            graphs.append(query_loss.grad_fn)
+            return super().objective(clone, query_loss, *query)
+
+    learner = Watched(net(), LR)
+    meta.meta_step(learner, sampler().sample(2), torch.optim.SGD(learner.parameters(), lr=0.1), TrainConfig(**settings))
+    assert graphs == [None, None]
 
 
 def learned(starts: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -190,19 +202,13 @@ def test_anil_names_its_head(written):
         BOIL(torch.nn.Linear(2, 2))
 
 
-@dataclass(frozen=True)
-class Config(meta.TrainConfig):
-    algorithm: str = "maml"
-    algorithm_options: dict = field(default_factory=dict)
-
-
 @pytest.mark.parametrize("name", meta.ALGORITHMS)
 def test_every_algorithm_trains_a_ticket_that_stays_one(sampler, settings, name):
     torch.manual_seed(0)
     model = sm.models.FiLMConv4(ways=3, in_channels=1, hidden=4, image_size=16, context=5)
     model = sm.sparsify(model, sm.Ticket.magnitude(model, 0.6, exclude=("head",)))
     patterns = sm.ticket_of(model).patterns
-    config = Config(**settings, algorithm=name, meta_lr=1e-2)
+    config = TrainConfig(**settings, algorithm=name, meta_lr=1e-2)
     learner = meta.make_learner(model, config)
     optimizer, tasks = meta.make_optimizer(learner, config), sampler(size=16)
     before = {n: p.detach().clone() for n, p in learner.named_parameters()}
@@ -227,7 +233,7 @@ def test_every_algorithm_trains_a_ticket_that_stays_one(sampler, settings, name)
 
 def test_meta_step_respects_what_adapts_and_its_rates(sampler, settings):
     """Whatever computes the meta-step: restricted and with a rate for each parameter, it is that of the loop."""
-    config, tasks = Config(**settings), sampler(size=16, dtype=torch.float64).sample(2)
+    config, tasks = TrainConfig(**settings), sampler(size=16, dtype=torch.float64).sample(2)
     torch.manual_seed(0)
     model = sm.models.Conv4(ways=3, in_channels=1, hidden=4, image_size=16).double()
     ticket = sm.Ticket.magnitude(model, 0.6)
@@ -258,14 +264,14 @@ def test_rates_of_a_dict_are_a_mapping_and_learned_where_they_are_parameters(net
 
 
 def test_make_learner_takes_what_the_config_says(net, settings):
-    config = Config(**settings, algorithm="maml++", algorithm_options={"first_order_until": 3})
+    config = TrainConfig(**settings, algorithm="maml++", algorithm_options={"first_order_until": 3})
     learner = meta.make_learner(net(), config)
     assert isinstance(learner, MAMLPlusPlus) and learner.first_order_until == 3 and learner.lr["0.bias"].shape == (2,)
     assert meta.as_learner(learner, config) is learner
     own = type("Own", (MAML,), {})(net())
-    assert meta.as_learner(own, Config(**settings)) is own
-    assert meta.make_learner(net(), Config(**settings, algorithm="fomaml")).first_order
-    assert type(meta.make_learner(net(), meta.TrainConfig(**settings))) is MAML
+    assert meta.as_learner(own, TrainConfig(**settings)) is own
+    assert meta.make_learner(net(), TrainConfig(**settings, algorithm="fomaml")).first_order
+    assert type(meta.make_learner(net(), TrainConfig(**settings))) is MAML
 
 
 def test_misuse_is_named(net, settings):
@@ -275,9 +281,9 @@ def test_misuse_is_named(net, settings):
         ({"algorithm": "cavia"}, "Use sm.models.FiLMConv4"),
     ):
         with pytest.raises(ValueError, match=message):
-            meta.make_learner(net(), Config(**settings, **changes))
+            meta.make_learner(net(), TrainConfig(**settings, **changes))
     with pytest.raises(ValueError, match="expected a learner of 'alfa', ALFA; got MAML"):
-        meta.as_learner(MAML(net()), Config(**settings, algorithm="alfa"))
+        meta.as_learner(MAML(net()), TrainConfig(**settings, algorithm="alfa"))
     with pytest.raises(ValueError, match=r"adapt_only .* got \['6.weight'\]"):
         MAML(net(), adapt_only=["6.weight"])
     with pytest.raises(ValueError, match="expected film_blocks among 0 to 3"):

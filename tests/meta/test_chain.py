@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,15 +38,7 @@ CHAINS = {
 }
 
 
-class Config(SimpleNamespace):
-    """A TrainConfig with an engine."""
-
-    def __init__(self, engine: str, **settings):
-        config = TrainConfig(**settings)
-        super().__init__(**asdict(config) | {"engine": engine}, torch_memory_format=config.torch_memory_format)
-
-
-def grads_of(model: nn.Module, tasks, config: Config) -> tuple[dict[str, torch.Tensor], tuple[float, float]]:
+def grads_of(model: nn.Module, tasks, config: TrainConfig) -> tuple[dict[str, torch.Tensor], tuple[float, float]]:
     learner = make_learner(model, config)
     result = meta_step(learner, tasks, make_optimizer(learner, config), config)
     return {name: p.grad for name, p in model.named_parameters()}, result
@@ -64,7 +53,7 @@ def size_of(model: nn.Module) -> int:
 def test_meta_step_equals_autograd(name, first_order, sampler, settings):
     tasks = sampler(size=size_of(CHAINS[name]()), dtype=torch.float64).sample(2)
     got, expected = (
-        grads_of(CHAINS[name](), tasks, Config(engine, **settings, first_order=first_order))
+        grads_of(CHAINS[name](), tasks, TrainConfig(engine=engine, **settings, first_order=first_order))
         for engine in ("chain", "autograd")
     )
     assert got[1] == pytest.approx(expected[1], rel=1e-6)  # autograd's accuracy is float32
@@ -76,7 +65,7 @@ def test_rates_of_each_parameter_and_frozen_parameters(sampler, settings):
     tasks = sampler(size=16, dtype=torch.float64).sample(2)
     results = []
     for engine in ("chain", "autograd"):
-        model, config = sparse_conv4(), Config(engine, **settings)
+        model, config = sparse_conv4(), TrainConfig(engine=engine, **settings)
         model.features[1].conv.values.requires_grad_(False)
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
         rates = {name: torch.tensor(0.1 * (i % 3), dtype=torch.float64) for i, name in enumerate(trained)}
@@ -91,7 +80,7 @@ def test_rates_of_each_parameter_and_frozen_parameters(sampler, settings):
 def test_evaluation_equals_autograd(sampler, settings):
     model = sparse_conv4()
     got, expected = (
-        evaluate(model, sampler(size=16, dtype=torch.float64), Config(engine, **settings), tasks=5)
+        evaluate(model, sampler(size=16, dtype=torch.float64), TrainConfig(engine=engine, **settings), tasks=5)
         for engine in ("chain", "autograd")
     )
     assert got.accuracy == pytest.approx(expected.accuracy) and got.loss == pytest.approx(expected.loss, rel=1e-6)
@@ -102,7 +91,7 @@ def test_parameters_and_running_statistics_stay_as_they_are(sampler, settings):
     model = sparse_conv4(track_running_stats=True)
     before = {name: t.clone() for name, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
     tasks = sampler(size=16, dtype=torch.float64).sample(1)
-    chain = choose(MAML(model, 0.1), tasks, Config("chain", **settings))
+    chain = choose(MAML(model, 0.1), tasks, TrainConfig(engine="chain", **settings))
     chain.meta_gradient(MAML(model, 0.1), tasks, 3)
     assert all(torch.equal(model.state_dict()[name], t) for name, t in before.items())
 
@@ -124,9 +113,9 @@ def test_auto_takes_the_chain_for_sparse_models_alone(sampler, settings):
     config = TrainConfig(**settings)
     assert choose(MAML(sparse_conv4()), tasks, config)
     assert choose(MAML(CHAINS["dense-conv4"]()), tasks, config) is None
-    assert choose(MAML(sparse_conv4()), tasks, Config("autograd", **settings)) is None
+    assert choose(MAML(sparse_conv4()), tasks, TrainConfig(engine="autograd", **settings)) is None
     with pytest.raises(ValueError, match="expected engine to be one of"):
-        choose(MAML(sparse_conv4()), tasks, Config("fast", **settings))
+        TrainConfig(engine="fast")
 
 
 class Residual(nn.Module):
@@ -193,8 +182,8 @@ def test_what_is_no_chain_says_why(name, settings, sampler):
     chain, reasons = recognise(MAML(model, 0.1), like.support_x[0])
     assert chain is None
     with pytest.raises(ValueError, match=f"expected a chain.*{match}"):
-        choose(MAML(model, 0.1), like, Config("chain", **settings))
-    assert choose(MAML(model, 0.1), like, Config("auto", **settings)) is None
+        choose(MAML(model, 0.1), like, TrainConfig(engine="chain", **settings))
+    assert choose(MAML(model, 0.1), like, TrainConfig(engine="auto", **settings)) is None
 
 
 @pytest.mark.parametrize(
@@ -231,14 +220,14 @@ def test_recognising_leaves_no_trace(sampler):
 
 
 def test_divergence_is_noticed(sampler, settings):
-    model, config = sparse_conv4(), Config("chain", **settings | {"inner_lr": 1e200})
+    model, config = sparse_conv4(), TrainConfig(engine="chain", **settings | {"inner_lr": 1e200})
     learner = make_learner(model, config)
     with pytest.raises(sm.meta.DivergenceError):
         meta_step(learner, sampler(size=16, dtype=torch.float64).sample(2), make_optimizer(learner, config), config)
 
 
 def test_float32_follows_the_definition(sampler, settings):
-    tasks, config = sampler(size=16).sample(2), Config("chain", **settings | {"inner_steps": 1})
+    tasks, config = sampler(size=16).sample(2), TrainConfig(engine="chain", **settings | {"inner_steps": 1})
     single, _ = grads_of(sparse_conv4(dtype=torch.float32), tasks, config)
     model, drawn = sparse_conv4(dtype=torch.float32).double(), sampler(size=16).sample(2)
     learner, expected = MAML(model, config.inner_lr), []

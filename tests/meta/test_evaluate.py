@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sparsemeta.meta import MAML, TrainConfig, evaluate
+from sparsemeta.meta import MAML, TrainConfig, evaluate, make_learner, meta_step, train
 from sparsemeta.meta.meta_step import adapted
 
 
@@ -56,3 +57,24 @@ def test_too_few_tasks(net, sampler, settings):
 def test_tasks_of_another_shape(net, sampler, settings):
     with pytest.raises(ValueError, match=r"expected tasks of 3 support .* got 6 and 12"):
         evaluate(net(), sampler(), TrainConfig(**{**settings, "shots": 1}), tasks=4)
+
+
+LEARNING = [{"algorithm": "meta_sgd"}, {"algorithm": "maml++"}, {"algorithm": "alfa"}, {"bn_mode": "per_step"}]
+
+
+@pytest.mark.parametrize("more", LEARNING, ids=str)
+def test_what_is_learned_beside_the_model_is_asked_for(net, sampler, settings, more):
+    model, config = net(), TrainConfig(**{**settings, **more, "steps": 2, "meta_lr": 0.1})
+    learner = train(model, sampler(), config, progress=False).learner
+    with pytest.raises(ValueError, match=r"expected the learner, .* also learns .*; got the model alone"):
+        evaluate(model, sampler(), config, tasks=2)
+    fresh = evaluate(make_learner(model, config), sampler(noise=2.0), config, tasks=4)
+    assert evaluate(learner, sampler(noise=2.0), config, tasks=4).loss != fresh.loss
+
+
+def test_a_share_without_tasks_is_named(net, sampler, settings):
+    config = TrainConfig(**settings)
+    learner = make_learner(net(), config)
+    none = SimpleNamespace(**{name: field[:0] for name, field in vars(sampler().sample(1)).items()})
+    with pytest.raises(ValueError, match="expected at least one task; got none"):
+        meta_step(learner, none, torch.optim.SGD(learner.parameters(), lr=0.1), config)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import sparsemeta as sm
-from sparsemeta.meta import MAML
+from sparsemeta.meta import ANIL, CAVIA, MAML, MAMLPlusPlus
 from sparsemeta.meta.lambda_adapt import LambdaAdaptation
 from sparsemeta.meta.lambda_layers import pattern_layers
 from sparsemeta.meta.lambda_pattern import LambdaPattern
@@ -112,6 +112,39 @@ def test_rates_may_be_learned(task):
     clone = LambdaAdaptation(learner, LambdaPattern("001"))(*task[:2], STEPS)
     F.cross_entropy(clone(task[2]), task[3]).backward()
     assert {name for name, rate in lr.items() if rate.grad is not None} == {"9.weight", "9.bias"}
+
+
+def test_an_exact_meta_gradient_is_unrolled(task):
+    gradients = []
+    for way in ("unrolled", "stepwise"):
+        learner = MAML(flat(), lr=LR, second_order=way)
+        clone = LambdaAdaptation(learner, LambdaPattern("011"))(*task[:2], STEPS)
+        gradients.append(meta_gradient(clone, learner, task))
+        assert learner.second_order == way
+    assert all(map(torch.equal, *gradients))
+
+
+def test_layers_that_the_learner_holds_still_stay(task):
+    learner = ANIL(flat(), lr=LR)
+    expected = adapted(learner, *task[:2], STEPS).weights
+    for pattern, moves in (("111", True), ("001", True), ("110", False)):
+        weights = LambdaAdaptation(learner, LambdaPattern(pattern))(*task[:2], STEPS).weights
+        for name, weight in learner.start().items():
+            torch.testing.assert_close(weights[name], expected[name] if moves else weight, **EXACT)
+
+
+def test_a_step_in_which_nothing_moves_counts(task):
+    learner = MAMLPlusPlus(flat(), lr=LR, steps=2)
+    with torch.no_grad():
+        for rate in learner.lr.values():
+            rate[0] = 0.0
+    clone = LambdaAdaptation(learner, LambdaPattern("000/111"))(*task[:2], 2)
+    assert clone.step == 2 and not torch.equal(clone.weights["9.weight"], learner.module[9].weight)
+
+
+def test_a_learner_that_moves_no_layer(task):
+    with pytest.raises(ValueError, match="expected a learner that moves parameters of its model"):
+        LambdaAdaptation(CAVIA(sm.models.FiLMConv4(3, 1, 4, 16)), LambdaPattern("111111"))
 
 
 def test_nothing_is_left_on_the_model(task):

@@ -19,9 +19,9 @@ def site(python: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("folder", ["csrc", "kernels", "bench", "docs", "sparsemeta", "tests"])
+@pytest.mark.parametrize("folder", ["csrc", "kernels", "bench", "configs", "docs", "sparsemeta", "tests"])
 def test_sdist_has_every_source_file(sdist, folder):
-    suffixes = (".py", ".pyi", ".h", ".cpp", ".md", ".typed")
+    suffixes = (".py", ".pyi", ".h", ".cpp", ".md", ".toml", ".typed")
     assert files(sdist / folder, *suffixes) == files(ROOT / folder, *suffixes) != set()
 
 

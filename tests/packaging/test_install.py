@@ -21,6 +21,16 @@ print(sm.__file__)
 """
 
 
+WITHOUT_EXTRAS = """
+import importlib, pkgutil, sys
+sys.modules |= dict.fromkeys(["tensorboard", "pytest", "pytest_benchmark", "ruff", "build"])  # None: not to be imported
+import sparsemeta
+for module in pkgutil.walk_packages(sparsemeta.__path__, "sparsemeta."):
+    if not module.name.rpartition(".")[2].startswith(("test_", "conftest", "__main__")):
+        importlib.import_module(module.name)
+"""
+
+
 def info(python, *options: str, cwd) -> str:
     return run(python.with_name("sparsemeta"), "info", *options, cwd=cwd, COLUMNS="400")
 
@@ -29,6 +39,11 @@ def info(python, *options: str, cwd) -> str:
 def test_it_answers(installation, request, tmp_path):
     python = request.getfixturevalue(installation)
     assert run(python, "-c", CONVOLVE, cwd=tmp_path).startswith(str(python.parents[1]))
+
+
+def test_every_module_can_be_imported_without_the_extras(full, tmp_path):
+    run(full, "-c", WITHOUT_EXTRAS, cwd=tmp_path)
+    assert "an experiment" in run(full, "-m", "sparsemeta.bench.experiments", "--help", cwd=tmp_path).lower()
 
 
 def test_info_says_ready(full, tmp_path):

@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sparsemeta.bench.experiments import anp, mwt
+from sparsemeta.bench.experiments.__main__ import check_folder
+from sparsemeta.bench.experiments.results import Results
+from sparsemeta.bench.experiments.setting import Setting
+from sparsemeta.bench.experiments.table import accuracies, mean_accuracy
 
-from bench.experiments import anp, mwt
-from bench.experiments.__main__ import check_folder
-from bench.experiments.results import Results
-from bench.experiments.setting import Setting
-from bench.experiments.table import accuracies, mean_accuracy
 from sparsemeta.pruning.anp_plan import Plan
 from sparsemeta.pruning.mwt_detection import Detector
 from sparsemeta.pruning.search import Search
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "find").glob("*.toml"))
 TINY = {
-    "data": {"name": "glyphs", "split": [12, 6, 6], "size": 16},
+    "data": {"name": "glyphs", "classes": [12, 6, 6], "size": 16},
     "model": {"name": "conv4", "hidden": 4},
     "train": {"ways": 3, "queries": 2, "inner_lr": 0.2, "meta_batch": 2, "steps": 6},
     "test": {"tasks": 4, "queries": 2},
@@ -97,5 +97,5 @@ def test_misuse_is_named(tmp_path):
     (tmp_path / "c.toml").write_text("[data]\nname = 'omniglot'")
     with pytest.raises(ValueError, match="expected the tables"):
         Setting.read(tmp_path / "c.toml")
-    with pytest.raises(ValueError, match="expected the folder of the data set 'omniglot'"):
+    with pytest.raises(ValueError, match="expected the folder that holds omniglot"):
         _ = Setting({**tiny("mwt", {}).tables, "data": {"name": "omniglot"}}).splits

@@ -1,0 +1,37 @@
+"""`--help` of every command: nothing is lost on the way to the screen, and one thing has one name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import typer
+
+from sparsemeta.cli import app
+
+
+def commands(group, name: str = "sparsemeta"):
+    for key, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} {key}")
+        else:
+            yield f"{name} {key}", command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_every_option_has_a_help_that_can_be_shown(command):
+    for parameter in command.params:
+        assert parameter.help, f"{parameter.name} has no help"
+        assert not re.search(r"\[[a-z]+\]", parameter.help), f"rich takes {parameter.help!r} for markup"
+
+
+def test_an_option_means_the_same_everywhere():
+    helps = {}
+    for name, command in COMMANDS.items():
+        for option in ("--device", "--dataset", "--set", "--config"):
+            texts = [p.help for p in command.params if option in p.opts]
+            helps.setdefault(option, {}).update({text: name for text in texts})
+    assert len(helps["--set"]) == len(helps["--config"]) == len(helps["--device"]) == 1, helps
