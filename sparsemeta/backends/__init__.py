@@ -6,10 +6,10 @@ from types import ModuleType
 
 from torch import Tensor
 
-from . import cpu, dense
+from . import cpu, dense, triton
 
-_BACKENDS = {"dense": dense, "cpu": cpu}
-_PREFERENCE = ("cpu", "dense")
+_BACKENDS = {"dense": dense, "cpu": cpu, "triton": triton}
+_PREFERENCE = ("cpu", "dense")  # "triton" when named: nobody has measured yet where it is the faster one
 
 
 def available() -> dict[str, list[str]]:
@@ -30,6 +30,12 @@ def select(name: str | None, *tensors: Tensor) -> str:
     if reasons := _BACKENDS[name].reasons(*tensors):
         raise RuntimeError(f'backend {name!r} cannot run this: {"; ".join(reasons)}; or use backend="auto"')
     return name
+
+
+def check_conv(conv) -> None:
+    """Raise `RuntimeError` with the reasons if the backend of `conv` cannot run a pattern or groups like these."""
+    if conv.backend == "triton" and (reasons := triton.conv_reasons(conv)):
+        raise RuntimeError(f'backend "triton" cannot run this: {"; ".join(reasons)}; or use backend="auto"')
 
 
 def check_name(name: str | None) -> None:
