@@ -82,7 +82,8 @@ def _gather(
     if not target.numel():
         return
     kernels, b = _kernels(), conv.pattern.block[0]
-    tile = _tile(b, without="BLOCK_K")
+    arithmetic = _arithmetic(source.dtype)
+    tile = kernels.gather_tile(b, arithmetic["PRECISION"])
     phase = [-(-size // step) for size, step in zip(target.shape[-2:], table.phases, strict=True)]
     pixels = target.shape[-4] * phase[0] * phase[1]
     values, bias = _rows(values), None if bias is None else _rows(bias)
@@ -93,7 +94,7 @@ def _gather(
             *_strides(source), *_strides(target), _task_stride(values), 0 if bias is None else _task_stride(bias),
             SOURCE_STEP_H=SOURCE_STEP[0], SOURCE_STEP_W=SOURCE_STEP[1], TARGET_STEP_H=table.phases[0],
             TARGET_STEP_W=table.phases[1], WEIGHT_K=WEIGHT_K, WEIGHT_N=WEIGHT_N, HAS_BIAS=bias is not None, B=b,
-            **_arithmetic(source.dtype), **tile,
+            **arithmetic, **tile,
         )  # fmt: skip
 
 
@@ -103,7 +104,8 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
     if not values.numel():
         return values
     kernels, b, table = _kernels(), conv.pattern.block[0], forward_table(conv, g.device)
-    tile = _tile(b, without="BLOCK_M")
+    arithmetic = _arithmetic(g.dtype)
+    tile = kernels.weight_grad_tile(b, arithmetic["PRECISION"])
     blocks, pixels = len(table.entries), g.shape[-4] * g.shape[-2] * g.shape[-1]
     split, splits = _splits(pixels, blocks * _tasks(g), tile["BLOCK_K"])
     partial = values if splits == 1 else values.new_empty(splits, *values.shape, dtype=torch.float32)
@@ -113,7 +115,7 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
             g, x, partial, table.entries, *x.shape[-2:], *g.shape[-2:], pixels, split, blocks,
             *_strides(g), *_strides(x), values.numel(), conv.pattern.nnz,
             STEP_H=conv.stride[0], STEP_W=conv.stride[1], WEIGHT_O=step_o, WEIGHT_I=step_i, B=b,
-            **_arithmetic(g.dtype), **tile,
+            **arithmetic, **tile,
         )  # fmt: skip
         if splits > 1:
             _sum_splits(partial, values)
@@ -132,14 +134,10 @@ def _splits(pixels: int, programs: int, block: int) -> tuple[int, int]:
     return length * block, max(1, -(-steps // max(length, 1)))
 
 
-def _tile(block: int, without: str) -> dict[str, int]:
-    return {name: size for name, size in _kernels().TILES[block].items() if name != without}
-
-
 def _arithmetic(dtype: torch.dtype) -> dict[str, str | bool]:
     """Precision of float32 products, and whether operands are widened first: the interpreter multiplies no bfloat16."""
-    precision = "tf32" if allow_tf32() else "ieee"
-    return {"PRECISION": precision, "WIDEN": interpreted() and dtype == torch.bfloat16}
+    strict = dtype == torch.float32 and not allow_tf32()
+    return {"PRECISION": "ieee" if strict else "tf32", "WIDEN": interpreted() and dtype == torch.bfloat16}
 
 
 def allow_tf32() -> bool:

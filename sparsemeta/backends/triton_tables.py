@@ -58,7 +58,7 @@ def _forward(conv, device: torch.device) -> Table:
 
 
 def _transposed(conv, device: torch.device) -> Table:
-    """A tap reaches the pixels of one phase only: those from which the stride leads to an output (kernels/README.md)."""
+    """A tap reaches the pixels of one phase only: those that the stride leads to (kernels/README.md)."""
     o, i, h, w, at = _taps(conv)
     b, (step_h, step_w) = conv.pattern.block[0], conv.stride
     blocks = conv.pattern.shape[1] // b
