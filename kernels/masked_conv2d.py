@@ -14,8 +14,9 @@ BLOCK_SIZES = (16, 32, 64)
 
 
 def gather_tile(block: int, precision: str) -> dict[str, int]:
-    """Target pixels of a program, source channels of a step, launch options. More channels of plain FMA would spill."""
-    pixels, channels = 64 if block == 64 else 128, 16 if precision == "ieee" else block
+    """Target pixels of a program, source channels of a step, launch options: the largest that spill no register."""
+    strict = precision == "ieee"  # plain multiply-adds, all unrolled
+    pixels, channels = 64 if strict or block == 64 else 128, 16 if strict else min(block, 32)
     return {"BLOCK_M": pixels, "BLOCK_C": channels, "num_warps": 4, "num_stages": 4 if block == 16 else 3}
 
 
