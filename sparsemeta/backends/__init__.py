@@ -28,14 +28,24 @@ def select(name: str | None, *tensors: Tensor) -> str:
     if name in (None, "auto"):
         return next(n for n in _PREFERENCE if not _BACKENDS[n].reasons(*tensors))
     if reasons := _BACKENDS[name].reasons(*tensors):
-        raise RuntimeError(f'backend {name!r} cannot run this: {"; ".join(reasons)}; or use backend="auto"')
+        raise _cannot(name, reasons)
     return name
 
 
 def check_conv(conv) -> None:
     """Raise `RuntimeError` with the reasons if the backend of `conv` cannot run a pattern or groups like these."""
     if conv.backend == "triton" and (reasons := triton.conv_reasons(conv)):
-        raise RuntimeError(f'backend "triton" cannot run this: {"; ".join(reasons)}; or use backend="auto"')
+        raise _cannot(conv.backend, reasons)
+
+
+def check_has(name: str, operation: str) -> None:
+    """Raise `RuntimeError` if the backend has no kernel of that operation."""
+    if not hasattr(_BACKENDS[name], operation):
+        raise _cannot(name, [f"it has no {operation}"])
+
+
+def _cannot(name: str, reasons: list[str]) -> RuntimeError:
+    return RuntimeError(f'backend {name!r} cannot run this: {"; ".join(reasons)}; or use backend="auto"')
 
 
 def check_name(name: str | None) -> None:

@@ -129,6 +129,11 @@ def test_refuses_patterns_and_groups_with_the_reason(pattern, groups, reason):
         sm.masked_conv2d(x, torch.randn(pattern.nnz), pattern, groups=groups, backend="triton")
 
 
+def test_refuses_an_operation_of_which_it_has_no_kernel():
+    with pytest.raises(RuntimeError, match="'triton' cannot run this: it has no norm_act_pool"):
+        sm.norm_act_pool(torch.randn(2, 3, 4, 4), torch.ones(3), torch.zeros(3), backend="triton")
+
+
 def test_refuses_other_dtypes_and_is_not_chosen_unasked():
     pattern = block_pattern(16, 16, 1, 1)
     x, values = torch.randn(1, 16, 3, 3, dtype=torch.float64), torch.randn(pattern.nnz, dtype=torch.float64)
