@@ -12,7 +12,7 @@ BARE := $(abspath $(VENV))/without-extension
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench gpu clean
 
 demo: $(STAMP)
 	$(BIN)/sparsemeta demo $(if $(DATA),--data "$(DATA)")
@@ -36,6 +36,13 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/sparsemeta bench conv
+
+# For a machine with an NVIDIA GPU, offline too: its own Python has PyTorch, Triton and the build requirements.
+# GPU_PARTS names parts of sparsemeta.bench.gpu to measure anew; without it, those that have no result yet.
+gpu:
+	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e .
+	$(PYTHON) -m pytest -o addopts=-ra -m gpu tests/kernels
+	$(PYTHON) -m sparsemeta.bench.gpu $(GPU_PARTS)
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) sparsemeta/_C*.so sparsemeta/_build_info.json

@@ -6,12 +6,12 @@ from types import ModuleType
 
 from torch import Tensor
 
-from . import choice, cpu, dense
+from . import choice, cpu, dense, triton
 from .tune_route import active, tune, tuning
 
-__all__ = ["available", "check_name", "choice", "cpu", "dense", "kernels", "select", "tune", "tuning"]
-_BACKENDS = {"dense": dense, "cpu": cpu}
-_PREFERENCE = ("cpu", "dense")
+__all__ = ["available", "check_name", "choice", "cpu", "dense", "kernels", "select", "triton", "tune", "tuning"]
+_BACKENDS = {"dense": dense, "cpu": cpu, "triton": triton}
+_PREFERENCE = ("cpu", "dense")  # "triton" when named: nobody has measured yet where it is the faster one
 
 
 def available() -> dict[str, list[str]]:
@@ -33,8 +33,24 @@ def select(name: str | None, *tensors: Tensor) -> str:
         best = next(n for n in _PREFERENCE if not _BACKENDS[n].reasons(*tensors))
         return "auto" if best == "cpu" and active() else best
     if reasons := _BACKENDS[name].reasons(*tensors):
-        raise RuntimeError(f'backend {name!r} cannot run this: {"; ".join(reasons)}; or use backend="auto"')
+        raise _cannot(name, reasons)
     return name
+
+
+def check_conv(conv) -> None:
+    """Raise `RuntimeError` with the reasons if the backend of `conv` cannot run a pattern or groups like these."""
+    if conv.backend == "triton" and (reasons := triton.conv_reasons(conv)):
+        raise _cannot(conv.backend, reasons)
+
+
+def check_has(name: str, operation: str) -> None:
+    """Raise `RuntimeError` if the backend has no kernel of that operation."""
+    if name != "auto" and not hasattr(_BACKENDS[name], operation):
+        raise _cannot(name, [f"it has no {operation}"])
+
+
+def _cannot(name: str, reasons: list[str]) -> RuntimeError:
+    return RuntimeError(f'backend {name!r} cannot run this: {"; ".join(reasons)}; or use backend="auto"')
 
 
 def check_name(name: str | None) -> None:

@@ -40,7 +40,7 @@ def backends(text: str) -> list[str]:
     """Names of backends."""
     from sparsemeta.backends import available
 
-    here = [name for name, reasons in available().items() if not reasons]
+    here = [name for name, reasons in available().items() if not reasons and name != "triton"]  # see bench/gpu.py
     return several(text, str) if text else [name for name in here if name != "dense"] or here
 
 

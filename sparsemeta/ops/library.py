@@ -22,7 +22,7 @@ def _operator(function, name: str, arguments: str, fake, partners) -> None:
 
     def kernel(*inputs):
         conv = Conv.from_flat(*inputs[operands:])
-        return getattr(backends.kernels(conv.backend), name)(*inputs[:operands], conv)
+        return getattr(backends.kernels(conv.backend), name)(*inputs[:operands], conv).contiguous()  # as `fake` says
 
     def setup_context(ctx, inputs, output):
         function.setup_context(ctx, (*inputs[:operands], Conv.from_flat(*inputs[operands:])), output)
@@ -33,7 +33,7 @@ def _operator(function, name: str, arguments: str, fake, partners) -> None:
         return *grads[:-1], *(None,) * (1 + _CONV.count(","))
 
     torch.library.define(qualified, f"({arguments}, {_CONV}) -> Tensor")
-    torch.library.impl(qualified, "CPU")(kernel)
+    torch.library.impl(qualified, ("CPU", "CUDA"))(kernel)
     torch.library.register_fake(qualified)(lambda *inputs: fake(*inputs[:operands], Conv.from_flat(*inputs[operands:])))
     torch.library.register_autograd(qualified, backward, setup_context=setup_context)
 

@@ -22,7 +22,7 @@ def masked_linear(
         values: `[nnz]`, or `[T, nnz]`, one row for each task over the one pattern.
         pattern: kept positions of a weight `(O, I)`.
         bias: `[O]` or, with tasks, `[T, O]`.
-        backend: `"dense"`, `"cpu"`, or `None` / `"auto"` for the fastest that can run.
+        backend: `"dense"`, `"cpu"`, `"triton"`, or `None` / `"auto"` for the fastest that can run.
 
     Returns:
         `[..., O]`, or `[T, ..., O]` with tasks.
@@ -37,6 +37,7 @@ def masked_linear(
         return backends.dense.masked_linear(x, values, bias, pattern)
     rows = x.reshape(*x.shape[: values.dim() - 1], -1, x.shape[-1])
     conv = Conv(pattern.as_conv(), (1, 1), (0, 0, 0, 0), (1, 1), 1, chosen)
+    backends.check_conv(conv)
     y = run(
         rows.mT[..., None, :, None, :], values, bias, conv
     )  # [T?, 1, I, 1, rows]: the rows are the pixels of one image

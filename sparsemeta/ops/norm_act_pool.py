@@ -43,6 +43,7 @@ def norm_act_pool(
     chosen = backends.select(backend, x, weight, bias)
     if chosen == "dense" or torch.compiler.is_compiling():
         return definition(x, weight, bias, eps, slope, pool)
+    backends.check_has(chosen, "norm_act_pool")
     return NormActPool.apply(x, weight, bias, eps, slope, pool)[0]
 
 

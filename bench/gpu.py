@@ -1,0 +1,75 @@
+"""The measurements on a GPU, in parts that can be run one by one and go on where an earlier run stopped.
+
+    python -m sparsemeta.bench.gpu                   # every part of which no result lies in bench/results
+    python -m sparsemeta.bench.gpu conv4-16x16       # this one, anew
+
+Each part writes `bench/results/<gpu>-<part>.json` and, beside it, a plot. `make gpu` runs the tests first.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from . import run
+from .cases.conv_shapes import ConvShape
+from .cases.gpu_conv import GpuConvCase, cases
+from .timing import Budget
+
+RESULTS = Path(__file__).parent / "results"
+SPARSITIES = [0.8, 0.9, 0.95]
+BUDGET = Budget(rounds=10, seconds=0.2)
+CONV4 = [ConvShape(25, size=42), ConvShape(75, size=21)]
+RESNET12 = [ConvShape(25, 160, 160, 21), ConvShape(25, 320, 320, 10), ConvShape(25, 640, 640, 5)]
+PARTS: dict[str, Callable[[str], list[GpuConvCase]]] = {
+    "conv4-16x16": lambda device: cases(CONV4, ["16x16"], SPARSITIES, device),
+    "conv4-32x32": lambda device: cases(CONV4, ["32x32"], SPARSITIES, device),
+    "resnet12-16x16": lambda device: cases(RESNET12, ["16x16"], SPARSITIES, device),
+    "resnet12-32x32": lambda device: cases(RESNET12, ["32x32"], SPARSITIES, device),
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Run the named parts, or those without a result.
+
+    Raises:
+        ValueError: a name that is no part.
+        RuntimeError: PyTorch finds no GPU.
+    """
+    if wrong := set(names) - PARTS.keys():
+        raise ValueError(f"expected parts of {', '.join(PARTS)}; got {', '.join(sorted(wrong))}")
+    if not torch.cuda.is_available():
+        raise RuntimeError("expected a CUDA device, PyTorch finds none; run this on a machine with an NVIDIA GPU")
+    for name in names or missing(RESULTS, device_name()):
+        file = result(RESULTS, device_name(), name)
+        partial = file.with_suffix(".partial.json")  # a part that was cut short is run again
+        run.run(PARTS[name]("cuda"), run.Settings(BUDGET, json_file=partial, plot_file=file.with_suffix(".svg")))
+        partial.replace(file)
+
+
+def missing(folder: Path, device: str) -> list[str]:
+    """Parts without a result."""
+    return [name for name in PARTS if not result(folder, device, name).exists()]
+
+
+def result(folder: Path, device: str, part: str) -> Path:
+    """The file of a part."""
+    return folder / f"{device}-{part}.json"
+
+
+def device_name() -> str:
+    """Of the first GPU, as part of a file name: `h200`."""
+    return slug(torch.cuda.get_device_name())
+
+
+def slug(name: str) -> str:
+    """`NVIDIA H200` -> `h200`."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia ")).strip("-")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

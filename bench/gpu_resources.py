@@ -1,0 +1,137 @@
+"""What every Triton kernel needs of a GPU, compiled ahead of time: registers, shared memory, spills.
+
+    python -m sparsemeta.bench.gpu_resources            # writes bench/results/triton-resources.json; needs no GPU
+
+Compiled are the programs that channels_last operands launch, whose loads are the widest, and those of contiguous ones.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from sparsemeta.kernels import masked_conv2d
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .report import save_json
+
+TABLE = Path(__file__).parent / "results" / "triton-resources.json"
+ARCHITECTURES = (80, 90)
+ARITHMETIC = {  # name -> element type and PRECISION, which says something of float32 only
+    "float32": ("fp32", "ieee"), "tf32": ("fp32", "tf32"), "bfloat16": ("bf16", "tf32"), "float16": ("fp16", "tf32"),
+}  # fmt: skip
+LAYOUTS = ("channels_last", "contiguous")
+OPTIONS = ("num_warps", "num_stages")
+MULTIPLES = ("values_task", "bias_task", "partial_task", "partial_split")  # sizes of whole blocks: multiples of 16
+
+
+@dataclass(frozen=True)
+class Program:
+    """One kernel with everything that is fixed when it is compiled."""
+
+    name: str
+    kernel: Any
+    element: str
+    layout: str
+    constants: dict[str, Any]
+
+    def signature(self) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list]]:
+        """Types, constants, and which arguments are multiples of 16."""
+        types, constants, multiples = {}, {n: v for n, v in self.constants.items() if n not in OPTIONS}, {}
+        for at, parameter in enumerate(self.kernel.params):
+            name = parameter.name
+            types[name] = self._type(name)
+            if not parameter.is_constexpr and name.endswith(self._unit()):
+                constants[name] = 1
+            if parameter.is_constexpr or name in constants:
+                types[name] = "constexpr"
+            elif name.startswith("p_") or name in MULTIPLES or self._multiple(name):
+                multiples[at,] = [["tt.divisibility", 16]]
+        return types, constants, multiples
+
+    def compile(self, architecture: int) -> dict[str, Any]:
+        """Compile for `sm_<architecture>` and read the result."""
+        options = {name: self.constants[name] for name in OPTIONS if name in self.constants}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a change of a default in a later Triton
+            source, target = ASTSource(self.kernel, *self.signature()), GPUTarget("cuda", architecture, 32)
+            return _read(triton.compile(source, target=target, options=options))
+
+    def _type(self, name: str) -> str:
+        if not name.startswith("p_"):
+            return "i32"
+        whole = {"p_starts": "i32", "p_table": "i32", "p_partial": "fp32"}
+        return "*" + whole.get(name, self.element)
+
+    def _unit(self) -> str:
+        return "_channel" if self.layout == "channels_last" else "_column"
+
+    def _multiple(self, name: str) -> bool:
+        return self.layout == "channels_last" and name.endswith(("_task", "_image", "_row", "_column"))
+
+
+def programs() -> Iterator[Program]:
+    """Every kernel, block size, arithmetic and layout; strides and taps change nothing but constants."""
+    for block in masked_conv2d.BLOCK_SIZES:
+        for name, (element, precision) in ARITHMETIC.items():
+            for layout in LAYOUTS:
+                for kind, kernel, constants in _of_block(block, precision):
+                    fixed = {**constants, "B": block, "PRECISION": precision, "WIDEN": False}
+                    yield Program(f"{kind}, {block}x{block}, {name}, {layout}", kernel, element, layout, fixed)
+    for element in ("fp32", "bf16", "fp16"):
+        yield Program(f"sum of splits, {element}", masked_conv2d.sum_splits, element, "contiguous", {"BLOCK": 256})
+
+
+def _of_block(block: int, precision: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    steps = {f"{side}_STEP_{axis}": 1 for side in ("SOURCE", "TARGET") for axis in "HW"}
+    gather = masked_conv2d.gather_tile(block, precision) | steps
+    kernel = masked_conv2d.gather_conv2d
+    yield "forward", kernel, {**gather, "WEIGHT_K": 1, "WEIGHT_N": block, "HAS_BIAS": True}
+    yield "input gradient", kernel, {**gather, "WEIGHT_K": block, "WEIGHT_N": 1, "HAS_BIAS": False}
+    constants = {"STEP_H": 1, "STEP_W": 1, "WEIGHT_O": block, "WEIGHT_I": 1}
+    tile = masked_conv2d.weight_grad_tile(block, precision)
+    yield "weight gradient", masked_conv2d.weight_grad_conv2d, {**tile, **constants}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one compiled program: registers of a thread, bytes of shared memory, bytes spilled, and its multiply-adds."""
+
+    registers: int
+    shared: int
+    spilled: int
+    products: str
+
+
+def _read(compiled: Any) -> dict[str, Any]:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    [(registers, stack, local)] = re.findall(r"REG:(\d+) STACK:(\d+).*LOCAL:(\d+)", usage)
+    ptx = compiled.asm["ptx"]
+    products = next((unit for unit in ("wgmma", "mma.sync") if unit in ptx), "fma" if "fma." in ptx else "none")
+    return asdict(Resources(int(registers), compiled.metadata.shared, int(stack) + int(local), products))
+
+
+def main() -> None:
+    """Compile everything and write the table."""
+    found = {f"sm_{a}": {program.name: program.compile(a) for program in programs()} for a in ARCHITECTURES}
+    save_json(TABLE, {"triton": triton.__version__, "resources": found})
+    for architecture, rows in found.items():
+        worst = max(rows.values(), key=lambda row: row["registers"])
+        spilled = sum(row["spilled"] > 0 for row in rows.values())
+        print(f"{architecture}: {len(rows)} programs, at most {worst['registers']} registers, {spilled} spill")
+
+
+if __name__ == "__main__":
+    main()

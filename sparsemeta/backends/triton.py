@@ -1,0 +1,170 @@
+"""Triton kernels for GPUs: block patterns on tensor cores. With TRITON_INTERPRET=1 they run on CPU tensors too."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from .triton_tables import Table, forward_table, transposed_table, weight_strides
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+PROGRAMS = 1024  # that a weight gradient is split into: not taken from the device, so that its sums are the same on all
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    from sparsemeta.kernels import masked_conv2d  # here: importing Triton takes longer than importing the package
+
+    return masked_conv2d
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels, in NumPy, because TRITON_INTERPRET=1 was set at the start."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0", "false", "off", "no")
+
+
+def missing() -> list[str]:
+    """Why this installation cannot run them, and what to do."""
+    if importlib.util.find_spec("triton") is None:
+        return ["Triton is not installed (pip install triton)"]
+    if not torch.cuda.is_available() and not interpreted():
+        return ["PyTorch finds no CUDA device (set TRITON_INTERPRET=1 before the start to interpret the kernels)"]
+    return []
+
+
+def reasons(*tensors: Tensor) -> list[str]:
+    """Why these operands cannot be run."""
+    found, first = missing(), tensors[0]
+    if any(t.device.type != "cuda" for t in tensors) and not interpreted():
+        found.append(f"it needs CUDA tensors, got {first.device}")
+    if first.dtype not in DTYPES or any(t.dtype != first.dtype for t in tensors):
+        found.append(f"it needs all float32, float16 or bfloat16, got {', '.join(str(t.dtype) for t in tensors)}")
+    return found
+
+
+def conv_reasons(conv) -> list[str]:
+    """Why this convolution cannot be run."""
+    found, (out, inner, *_) = [], conv.pattern.block
+    if out != inner or out not in (16, 32, 64):
+        found.append(f"it needs blocks of 16x16, 32x32 or 64x64 channels, got {out}x{inner}")
+    if conv.groups != 1:
+        found.append(f"it needs groups=1, got {conv.groups}")
+    return found
+
+
+def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tensor:
+    """`[T?, N, C, H, W]`, `[T?, nnz]`, `[T?, O]` -> `[T?, N, O, H_out, W_out]`, channels last if `x` is."""
+    y = _like(x, *conv.output_size(x))
+    step_o, step_i = weight_strides(conv.pattern)
+    table = forward_table(conv, x.device)
+    _gather(x, values, bias, y, conv, table, SOURCE_STEP=conv.stride, WEIGHT_K=step_i, WEIGHT_N=step_o)
+    return y
+
+
+def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv) -> Tensor:
+    """`[T?, N, O, H_out, W_out]`, `[T?, nnz]` -> `[T?, N, C, height, width]`, channels last if `g` is."""
+    x = _like(g, conv.in_channels, height, width)
+    step_o, step_i = weight_strides(conv.pattern)
+    table = transposed_table(conv, g.device)
+    _gather(g, values, None, x, conv, table, SOURCE_STEP=(1, 1), WEIGHT_K=step_o, WEIGHT_N=step_i)
+    return x
+
+
+def _gather(
+    source: Tensor, values: Tensor, bias: Tensor | None, target: Tensor, conv, table: Table,
+    SOURCE_STEP: tuple[int, int], WEIGHT_K: int, WEIGHT_N: int,
+) -> None:  # fmt: skip
+    if not target.numel():
+        return
+    kernels, b = _kernels(), conv.pattern.block[0]
+    arithmetic = _arithmetic(source.dtype)
+    tile = kernels.gather_tile(b, arithmetic["PRECISION"])
+    phase = [-(-size // step) for size, step in zip(target.shape[-2:], table.phases, strict=True)]
+    pixels = target.shape[-4] * phase[0] * phase[1]
+    values, bias = _rows(values), None if bias is None else _rows(bias)
+    with torch.cuda.device_of(source):
+        kernels.gather_conv2d[table.rows * -(-pixels // tile["BLOCK_M"]), _tasks(source)](
+            source, values, values if bias is None else bias, target, table.starts, table.entries,
+            *source.shape[-2:], *target.shape[-2:], *phase, pixels, target.shape[-3] // b, table.rows,
+            *_strides(source), *_strides(target), _task_stride(values), 0 if bias is None else _task_stride(bias),
+            SOURCE_STEP_H=SOURCE_STEP[0], SOURCE_STEP_W=SOURCE_STEP[1], TARGET_STEP_H=table.phases[0],
+            TARGET_STEP_W=table.phases[1], WEIGHT_K=WEIGHT_K, WEIGHT_N=WEIGHT_N, HAS_BIAS=bias is not None, B=b,
+            **arithmetic, **tile,
+        )  # fmt: skip
+
+
+def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
+    """`[T?, N, O, H_out, W_out]`, `[T?, N, C, H, W]` -> `[T?, nnz]`."""
+    values = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
+    if not values.numel():
+        return values
+    kernels, b, table = _kernels(), conv.pattern.block[0], forward_table(conv, g.device)
+    arithmetic = _arithmetic(g.dtype)
+    tile = kernels.weight_grad_tile(b, arithmetic["PRECISION"])
+    blocks, pixels = len(table.entries), g.shape[-4] * g.shape[-2] * g.shape[-1]
+    split, splits = _splits(pixels, blocks * _tasks(g), tile["BLOCK_K"])
+    partial = values if splits == 1 else values.new_empty(splits, *values.shape, dtype=torch.float32)
+    step_o, step_i = weight_strides(conv.pattern)
+    with torch.cuda.device_of(g):
+        kernels.weight_grad_conv2d[blocks * splits, _tasks(g)](
+            g, x, partial, table.entries, *x.shape[-2:], *g.shape[-2:], pixels, split, blocks,
+            *_strides(g), *_strides(x), values.numel(), conv.pattern.nnz,
+            STEP_H=conv.stride[0], STEP_W=conv.stride[1], WEIGHT_O=step_o, WEIGHT_I=step_i, B=b,
+            **arithmetic, **tile,
+        )  # fmt: skip
+        if splits > 1:
+            _sum_splits(partial, values)
+    return values
+
+
+def _sum_splits(partial: Tensor, total: Tensor, block: int = 256) -> None:
+    _kernels().sum_splits[(-(-total.numel() // block),)](partial, total, total.numel(), len(partial), BLOCK=block)
+
+
+def _splits(pixels: int, programs: int, block: int) -> tuple[int, int]:
+    """Pixels of one split, a multiple of `block`, and the number of splits; a split is at least four steps long."""
+    steps = -(-pixels // block)
+    wanted = max(1, min(-(-PROGRAMS // programs), steps // 4))
+    length = -(-steps // wanted)
+    return length * block, max(1, -(-steps // max(length, 1)))
+
+
+def _arithmetic(dtype: torch.dtype) -> dict[str, str | bool]:
+    """Precision of float32 products, and whether operands are widened first: the interpreter multiplies no bfloat16."""
+    strict = dtype == torch.float32 and not allow_tf32()
+    return {"PRECISION": "ieee" if strict else "tf32", "WIDEN": interpreted() and dtype == torch.bfloat16}
+
+
+def allow_tf32() -> bool:
+    """Whether float32 convolutions may round to TF32, by PyTorch's own setting for cuDNN."""
+    cudnn = torch.backends.cudnn
+    return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32  # torch 2.9 and before
+
+
+def _like(t: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """Uninitialised `[T?, N, channels, height, width]` with the channels where `t` has them: last or not."""
+    if t.stride(-3) == 1 and t.shape[-3] > 1:
+        return t.new_empty(*t.shape[:-3], height, width, channels).movedim(-1, -3)
+    return t.new_empty(*t.shape[:-3], channels, height, width)
+
+
+def _rows(t: Tensor) -> Tensor:
+    return t if t.stride(-1) == 1 else t.contiguous()
+
+
+def _strides(t: Tensor) -> tuple[int, ...]:
+    """Strides of `[T, N, C, H, W]`; without tasks the first is 0."""
+    return t.stride() if t.dim() == 5 else (0, *t.stride())
+
+
+def _task_stride(t: Tensor) -> int:
+    return t.stride(0) if t.dim() == 2 else 0
+
+
+def _tasks(t: Tensor) -> int:
+    return t.shape[0] if t.dim() == 5 else 1

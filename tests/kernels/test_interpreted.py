@@ -1,0 +1,23 @@
+"""Runs the tests in `interpreted/` in a process of their own: Triton decides at import how its functions run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this process interprets and runs them itself")
+def test_kernels_through_the_interpreter():
+    pytest.importorskip("triton", reason="the interpreter of the kernels is Triton's: pip install triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}  # NumPy on one thread: it is all small
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}  # xdist's own
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-o", "addopts=", str(HERE / "interpreted")]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1])
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    print(run.stdout.splitlines()[-1])
