@@ -6,10 +6,10 @@ from types import ModuleType
 
 from torch import Tensor
 
-from . import cpu, dense
+from . import cpu, cuda, dense
 
-_BACKENDS = {"dense": dense, "cpu": cpu}
-_PREFERENCE = ("cpu", "dense")
+_BACKENDS = {"dense": dense, "cpu": cpu, "cuda": cuda}
+_PREFERENCE = ("cpu", "cuda", "dense")
 
 
 def available() -> dict[str, list[str]]:

@@ -44,6 +44,7 @@ def collect() -> dict:
         "threads": torch.get_num_threads(),
         "cpu": cpu_flags(),
         "extension": _build.variants(),
+        "cuda extension": _build.gpus(),
         "backends": (available := backends.available()),
         "isa": None if available["cpu"] else backends.cpu.isa(),
         "openmp": openmp_runtimes(),  # last, when everything that could bring one is loaded
@@ -68,6 +69,7 @@ def _overview(facts: dict) -> Table:
     rows = {name: facts[name] for name in ("sparsemeta", "python", "torch", "threads")}
     rows["cpu"] = " ".join(facts["cpu"]) or platform.machine()
     rows["extension"] = " ".join(facts["extension"]) or "; ".join(_build.missing())
+    rows["CUDA extension"] = " ".join(facts["cuda extension"]) or "; ".join(_build.missing("_CUDA"))
     rows["kernels in use"] = facts["isa"] or "none"
     rows["OpenMP runtimes"] = f"{len(facts['openmp'])} ({', '.join(Path(p).name for p in facts['openmp'])})"
     table = Table(show_header=False, box=None)

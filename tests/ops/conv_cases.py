@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 import sparsemeta as sm
 
 Pair = tuple[int, int]
 
-# "cpu" is tested even where it is missing, because a broken build has to fail; other backends where they can run.
-BACKENDS = [name for name, reasons in sm.backends.available().items() if name == "cpu" or not reasons]
+# "cpu" is tested even where it is missing, because a broken build has to fail; others that can run CPU tensors.
+BACKENDS = [
+    name for name in sm.backends.available() if name == "cpu" or not sm.backends.kernels(name).reasons(torch.zeros(1))
+]
 
 
 @dataclass(frozen=True)
