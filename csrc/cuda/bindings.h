@@ -28,6 +28,7 @@ class ConvPlan {
         words_(make_table({weight, input, stride, padding, dilation, groups}, reinterpret_cast<const std::int64_t*>(index), nnz,
                           static_cast<Pass>(pass), pixels)) {}
 
+  int shared_bytes() const { return table().shared_words * kWord; }
   std::size_t words() const { return words_.size(); }
   void copy_to(Address to) const { std::memcpy(reinterpret_cast<void*>(to), words_.data(), words_.size() * sizeof(std::int32_t)); }
 
@@ -93,6 +94,7 @@ void bind(pybind11::module_& m) {
   py::class_<Plan>(m, "ConvPlan", py::module_local())
       .def(py::init<Address, std::int64_t, std::array<std::int64_t, 4>, std::array<std::int64_t, 2>, std::array<std::int64_t, 2>,
                     std::array<std::int64_t, 4>, std::array<std::int64_t, 2>, std::int64_t, int, int>())
+      .def("shared_bytes", &Plan::shared_bytes)
       .def("words", &Plan::words)
       .def("copy_to", &Plan::copy_to)
       .def("blocks", &Plan::blocks)

@@ -8,6 +8,7 @@ namespace sparsemeta::cuda {
 constexpr int kRows = 8;                  // output channels that one warp sums in registers
 constexpr int kMaxWarps = 8;              // of a block: its outputs share the staged input
 constexpr int kSharedWords = 48 * 256;    // 48 KB: what every device gives a block without being asked
+constexpr int kWord = 4;                  // bytes of a staged number
 constexpr int kBatch = 16;                // sums of a weight gradient that a warp reduces over its lanes at once
 constexpr int kBatchRow = kLanes + 1;     // so that lanes which read a column each hit a bank of their own
 constexpr std::int32_t kLast = 1 << kRows;  // in Tap::rows: the batch ends here
@@ -47,7 +48,8 @@ struct Phase {
   }
 };
 
-// A position in the weight at which some of a warp's outputs keep one: slot in the staged input, bits of the outputs.
+// A position in the weight at which some of a warp's outputs keep one: slot in the staged input in bytes, so that its
+// address is one addition; bits of the outputs.
 struct Tap {
   std::int32_t slot, rows;
 };

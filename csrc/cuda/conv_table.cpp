@@ -120,7 +120,8 @@ void add_chunk(Sections& s, const Phase& p, int group, int warps, bool batches, 
         const auto kept = std::count_if(e, end, [&](const Entry& o) { return same_position(o, *e) && o.to >= first && o.to < first + kRows; });
         if (batches && last && in_batch + kept > kBatch) s.taps.back().rows |= kLast, in_batch = 0;
         in_batch += static_cast<int>(kept);
-        s.taps.push_back({channel * p.plane + e->row * p.rows.tap * p.columns.slots + e->column * p.columns.tap, 0});
+        const int slot = channel * p.plane + e->row * p.rows.tap * p.columns.slots + e->column * p.columns.tap;
+        s.taps.push_back({slot * kWord, 0});
       }
       s.taps.back().rows |= 1 << (e->to - first);
       s.sources.push_back(e->source);

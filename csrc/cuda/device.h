@@ -11,8 +11,10 @@
 
 namespace sparsemeta::cuda {
 
+inline std::string describe(cudaError_t status) { return std::string(cudaGetErrorName(status)) + ": " + cudaGetErrorString(status); }
+
 inline void check(cudaError_t status) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string(cudaGetErrorName(status)) + ": " + cudaGetErrorString(status));
+  if (status != cudaSuccess) throw std::runtime_error(describe(status));
 }
 
 // This runtime is linked statically and has a current device of its own: it follows the caller's.

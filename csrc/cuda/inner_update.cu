@@ -15,4 +15,10 @@ void OnDevice::update(const UpdateArgs& a, const Launch& l) {
   with_type(l, [&](auto element) { launch(inner_update<decltype(element)>, a, l); });
 }
 
+std::string problem() {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  return status == cudaSuccess ? "" : describe(status);
+}
+
 }  // namespace sparsemeta::cuda

@@ -1,6 +1,8 @@
 // Two ways to run the blocks of a kernel: on a GPU, and one after the other on the CPU, with the same programs.
 #pragma once
 
+#include <string>
+
 #include "inner_update.h"
 #include "masked_conv2d.h"
 
@@ -26,6 +28,9 @@ struct Launch {
 
 SPARSEMETA_RUNNER(OnDevice)  // masked_conv2d.cu, inner_update.cu; throws std::runtime_error where a launch fails
 SPARSEMETA_RUNNER(OnHost)    // emulate.cpp
+
+// Why no GPU can be used, in the CUDA runtime's words; empty where one can. Defined in inner_update.cu.
+std::string problem();
 
 // Calls `run` with the two things that kernels are compiled for: the element type, and the pixels of a lane.
 template <class Run>

@@ -59,8 +59,14 @@ SPARSEMETA_KERNEL void find_slots(const Phase& p, int lane, int* slot) {
   SPARSEMETA_UNROLL
   for (int i = 0; i < P; ++i) {
     const Pixel at = pixel_of(p, lane + i * kLanes);
-    slot[i] = at.image < p.images ? slot_of(p, at) : 0;  // a pixel past the tile reads some staged input, to no effect
+    slot[i] = at.image < p.images ? slot_of(p, at) * kWord : 0;  // a pixel past the tile reads some staged input, to no effect
   }
+}
+
+template <int P>
+SPARSEMETA_KERNEL void load_inputs(const float* input, const Tap& tap, const int* slot, float* in) {
+  SPARSEMETA_UNROLL
+  for (int k = 0; k < P; ++k) in[k] = *reinterpret_cast<const float*>(reinterpret_cast<const char*>(input) + (slot[k] + tap.slot));
 }
 
 template <int P>
@@ -75,8 +81,7 @@ SPARSEMETA_KERNEL void accumulate(const Tap* taps, int begin, int end, const flo
   for (int i = begin; i < end; ++i) {
     const Tap tap = taps[i];
     float in[P];
-    SPARSEMETA_UNROLL
-    for (int k = 0; k < P; ++k) in[k] = input[r.slot[k] + tap.slot];
+    load_inputs<P>(input, tap, r.slot, in);
     SPARSEMETA_UNROLL
     for (int row = 0; row < kRows; ++row)
       if (tap.rows >> row & 1) {  // the same for all lanes
@@ -159,9 +164,9 @@ SPARSEMETA_KERNEL void load_gradient(const GradArgs& a, const Phase& p, const Pl
     const Pixel at = pixel_of(p, lane + k * kLanes);
     const bool there = exists(p, tile, at, a.images);
     const T* from = g + (tile.image + at.image) * a.g.image + (tile.row + at.row) * a.g.row + (tile.column + at.column) * a.g.column;
+    from += first * a.g.channel;
     SPARSEMETA_UNROLL
-    for (int row = 0; row < kRows; ++row)
-      r.g[row][k] = there && first + row < outputs ? load(from + (first + row) * a.g.channel) : 0.0f;
+    for (int row = 0; row < kRows; ++row, from += a.g.channel) r.g[row][k] = there && first + row < outputs ? load(from) : 0.0f;
   }
 }
 
@@ -174,8 +179,7 @@ SPARSEMETA_KERNEL int correlate(const Tap* taps, int tap, const float* input, co
     const Tap here = taps[tap++];
     rows = here.rows;
     float in[P];
-    SPARSEMETA_UNROLL
-    for (int k = 0; k < P; ++k) in[k] = input[r.slot[k] + here.slot];
+    load_inputs<P>(input, here, r.slot, in);
     SPARSEMETA_UNROLL
     for (int row = 0; row < kRows; ++row)
       if (rows >> row & 1) {

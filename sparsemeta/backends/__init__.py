@@ -9,7 +9,7 @@ from torch import Tensor
 from . import cpu, cuda, dense
 
 _BACKENDS = {"dense": dense, "cpu": cpu, "cuda": cuda}
-_PREFERENCE = ("cpu", "cuda", "dense")
+_PREFERENCE = ("cpu", "dense")  # "cuda" when named: it has not yet run on a GPU
 
 
 def available() -> dict[str, list[str]]:

@@ -57,6 +57,8 @@ def _missing() -> list[str]:
     found = [] if _EXTENSION else [f"the CUDA extension is missing: {why}" for why in _build.missing("_CUDA")]
     if not torch.cuda.is_available():
         found.append("PyTorch finds no CUDA device; install a driver and a build of PyTorch with CUDA")
+    elif _EXTENSION and (problem := _EXTENSION.problem()):  # a driver too old for the runtime of the extension, say
+        found.append(f"{problem}; update the driver, or install sparsemeta with an nvcc as old as the driver")
     return found
 
 

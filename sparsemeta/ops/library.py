@@ -33,8 +33,7 @@ def _operator(function, name: str, arguments: str, fake, partners) -> None:
         return *grads[:-1], *(None,) * (1 + _CONV.count(","))
 
     torch.library.define(qualified, f"({arguments}, {_CONV}) -> Tensor")
-    for device in ("CPU", "CUDA"):
-        torch.library.impl(qualified, device)(kernel)
+    torch.library.impl(qualified, ("CPU", "CUDA"))(kernel)
     torch.library.register_fake(qualified)(lambda *inputs: fake(*inputs[:operands], Conv.from_flat(*inputs[operands:])))
     torch.library.register_autograd(qualified, backward, setup_context=setup_context)
 
