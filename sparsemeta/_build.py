@@ -30,8 +30,8 @@ def missing(extension: str = "_C") -> list[str]:
         why = "it was compiled for another Python"
     else:
         why = "it was never compiled: sparsemeta runs from a folder that was not installed"
-    install = _COMPILERS[extension]
-    return [f"{why}; install {install} and, in the sparsemeta folder, run: pip install -v --force-reinstall --no-deps ."]
+    run = "in the sparsemeta folder, run: pip install -v --force-reinstall --no-deps ."
+    return [f"{why}; install {_COMPILERS[extension]} and, {run}"]
 
 
 def _record(extension: str) -> dict:
