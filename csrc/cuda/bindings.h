@@ -47,14 +47,17 @@ class ConvPlan {
                      launch(tasks * task_blocks, bf16, where));
   }
 
+  // `values` 0: the gradient itself; otherwise their new values.
   void weight_gradient(Address at, Address g, const Strides& gs, Address x, const Strides& xs, Address out, Address parts,
-                       std::int64_t tasks, std::int64_t images, int splits, bool bf16, const Where& where) const {
-    Runner::weight_gradient({on_device(at), view(g, gs), view(x, xs), out, parts, tasks, images, splits},
+                       Address values, std::int64_t value_task, double rate, std::int64_t tasks, std::int64_t images, int splits,
+                       bool bf16, const Where& where) const {
+    const Epilogue end{out, values, value_task, table().nnz, static_cast<float>(rate)};
+    Runner::weight_gradient({on_device(at), view(g, gs), view(x, xs), end, parts, tasks, images, splits},
                             launch(tasks * splits * table().all_chunks, bf16, where));
     if (splits == 1) return;
-    const std::int64_t count = tasks * table().nnz;
+    const std::int64_t blocks = (tasks * table().nnz + kAddThreads - 1) / kAddThreads;
     const auto [device, stream] = where;
-    Runner::add_parts({out, parts, count, splits}, {(count + kAddThreads - 1) / kAddThreads, kAddThreads, 0, 0, bf16, device, stream});
+    Runner::add_parts({end, parts, tasks, splits}, {blocks, kAddThreads, 0, 0, bf16, device, stream});
   }
 
  private:

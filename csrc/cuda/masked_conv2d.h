@@ -19,18 +19,29 @@ struct ConvArgs {
   std::int64_t images, task_blocks;
 };
 
+// Where a weight's sum ends: as its gradient or, where there are `values`, as their new value after a first-order step.
+struct Epilogue {
+  std::uintptr_t out;  // [tasks, nnz]
+  std::uintptr_t values;  // 0 for none
+  std::int64_t value_task;
+  std::int32_t nnz;
+  float rate;
+};
+
 // Weight gradient. With several splits the sums go to `parts` [splits, tasks, nnz], to be added by `add_parts`.
 struct GradArgs {
   const Table* table;
   View g, x;
-  std::uintptr_t out, parts;
+  Epilogue end;
+  std::uintptr_t parts;
   std::int64_t tasks, images;
   std::int32_t splits;
 };
 
 struct PartsArgs {
-  std::uintptr_t out, parts;
-  std::int64_t count;  // tasks * nnz
+  Epilogue end;
+  std::uintptr_t parts;
+  std::int64_t tasks;
   std::int32_t splits;
 };
 
@@ -193,12 +204,9 @@ SPARSEMETA_KERNEL int correlate(const Tap* taps, int tap, const float* input, co
 }
 
 template <typename T>
-SPARSEMETA_KERNEL void write_sum(const GradArgs& a, const Table& t, int task, int split, int source, float sum) {
-  const std::int64_t at = static_cast<std::int64_t>(task) * t.nnz + source;
-  if (a.splits > 1)
-    reinterpret_cast<float*>(a.parts)[split * a.tasks * t.nnz + at] = sum;
-  else
-    store(reinterpret_cast<T*>(a.out) + at, sum);
+SPARSEMETA_KERNEL void finish(const Epilogue& e, std::int64_t task, int weight, float sum) {
+  if (e.values) sum = load(reinterpret_cast<const T*>(e.values) + task * e.value_task + weight) - e.rate * sum;
+  store(reinterpret_cast<T*>(e.out) + task * e.nnz + weight, sum);
 }
 
 // One chunk of the weights of one task over one split of the tiles. A total has one thread to add to it, in the order
@@ -246,18 +254,25 @@ SPARSEMETA_KERNEL void weight_gradient(const GradArgs& a, std::int64_t block, fl
     });
   }
   team.each([&](int thread, GradRegisters<P>&) {
-    for (int v = thread; v < values; v += team.threads)
-      write_sum<T>(a, t, task, split, t.sources()[c.value + v], totals[2 * v] + totals[2 * v + 1]);
+    for (int v = thread; v < values; v += team.threads) {
+      const int weight = t.sources()[c.value + v];
+      const float sum = totals[2 * v] + totals[2 * v + 1];
+      if (a.splits > 1)
+        reinterpret_cast<float*>(a.parts)[(split * a.tasks + task) * t.nnz + weight] = sum;
+      else
+        finish<T>(a.end, task, weight, sum);
+    }
   });
 }
 
-// One weight: the splits' sums, in their order.
+// One weight of one task: the splits' sums, in their order.
 template <typename T>
 SPARSEMETA_KERNEL void add_parts(const PartsArgs& a, std::int64_t i) {
-  if (i >= a.count) return;
+  const std::int64_t count = a.tasks * a.end.nnz;
+  if (i >= count) return;
   float sum = 0.0f;
-  for (int split = 0; split < a.splits; ++split) sum += reinterpret_cast<const float*>(a.parts)[split * a.count + i];
-  store(reinterpret_cast<T*>(a.out) + i, sum);
+  for (int split = 0; split < a.splits; ++split) sum += reinterpret_cast<const float*>(a.parts)[split * count + i];
+  finish<T>(a.end, i / a.end.nnz, static_cast<int>(i % a.end.nnz), sum);
 }
 
 }  // namespace sparsemeta::cuda

@@ -16,8 +16,8 @@ from torch import Tensor
 from .cuda_driver import emulation, extension, launching, missing, processors, reasons
 
 __all__ = [
-    "emulation", "inner_update", "masked_conv2d", "masked_conv2d_input_grad", "masked_conv2d_weight_grad", "missing",
-    "reasons",
+    "emulation", "inner_update", "masked_conv2d", "masked_conv2d_input_grad", "masked_conv2d_update",
+    "masked_conv2d_weight_grad", "missing", "reasons",
 ]  # fmt: skip
 
 FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)  # csrc/cuda/conv_table.h
@@ -52,27 +52,40 @@ def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int,
 
 def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
     """`[T?, N, O, H_out, W_out]`, `[T?, N, C, H, W]` -> `[T?, nnz]`."""
-    values = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
+    return _weight_gradient("masked_conv2d_weight_grad", g, x, None, 0.0, conv)
+
+
+def masked_conv2d_update(values: Tensor, g: Tensor, x: Tensor, lr: float, conv) -> Tensor:
+    """`[T?, nnz]`, `[T?, N, O, H_out, W_out]`, `[T?, N, C, H, W]` -> `values - lr * gradient`, `[T?, nnz]`."""
+    return _weight_gradient("masked_conv2d_update", g, x, values.contiguous(), lr, conv)
+
+
+def _weight_gradient(operation: str, g: Tensor, x: Tensor, values: Tensor | None, lr: float, conv) -> Tensor:
+    """The gradient, or with `values` what a step leaves of them: written while the gradient is in registers."""
+    out = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
     tasks, images = _tasks(g), g.shape[-4]
     table = _table(WEIGHT_GRAD, conv, x.shape[-2:], tasks, images, g.device)
     splits = table.plan.splits(tasks, images, processors(g.device))
     parts = g.new_empty(splits if splits > 1 else 0, tasks, conv.pattern.nnz, dtype=torch.float32)
-    with launching("masked_conv2d_weight_grad", g, x) as where:
+    with launching(operation, g, x) as where:
         table.plan.weight_gradient(
             table.address,
             g.data_ptr(),
             _strides(g),
             x.data_ptr(),
             _strides(x),
-            values.data_ptr(),
+            out.data_ptr(),
             parts.data_ptr(),
+            0 if values is None else values.data_ptr(),
+            0 if values is None else _task_stride(values),
+            lr,
             tasks,
             images,
             splits,
             g.dtype == torch.bfloat16,
             where,
         )
-    return values
+    return out
 
 
 def inner_update(params: Sequence[Tensor | None], grads: Sequence[Tensor], rates: Sequence[float]) -> list[Tensor]:
