@@ -31,7 +31,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 # Code for these GPUs, and PTX of the last one for what comes after; an older nvcc leaves out what it does not know.
 GPUS = ["80", "86", "89", "90", "100"]
-NVCC_FLAGS = ["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
 
 
 def sources(pattern: str) -> list[str]:
@@ -87,6 +87,8 @@ class BuildExtension(build_ext):
     def _build_cuda(self, target: Path) -> dict:
         nvcc = _nvcc()
         gpus = [gpu for gpu in GPUS if f"sm_{gpu}" in _run(nvcc, "--list-gpu-code").split()]
+        if not gpus:
+            raise CompileError(f"{nvcc} compiles for none of the GPUs sm_{', sm_'.join(GPUS)}; CUDA 11 and newer do")
         objects = self._compile_all(lambda source: self._compile_cuda(nvcc, gpus, source), CUDA)
         objects += [self._compile("baseline", source, include=_pybind11_include()) for source in CUDA_HOST]
         _run(nvcc, "-shared", "-cudart", "static", *objects, "-o", str(target))
@@ -138,7 +140,10 @@ def _targets(gpus: list[str]) -> list[str]:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:  # what is called nvcc is no program
+        raise CompileError(f"nvcc failed: {error}") from error
     if done.returncode:
         raise CompileError(f"nvcc failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
