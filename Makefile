@@ -10,7 +10,7 @@ ISAS ?= $(if $(shell grep -sm1 avx2 /proc/cpuinfo),avx2 baseline)
 BIN := $(abspath $(VENV))/bin
 BARE := $(abspath $(VENV))/without-extension
 STAMP := $(VENV)/.installed
-SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
 .PHONY: demo test lint bench gpu clean
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cpu/kernels.h"
+#include "cuda/emulated.h"
 
 namespace py = pybind11;
 
@@ -188,6 +189,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("norm_act_pool", &sparsemeta::norm_act_pool, unlocked());
   m.def("norm_act_pool_grad", &sparsemeta::norm_act_pool_grad, unlocked());
   m.def("norm_act_pool_grad_grad", &sparsemeta::norm_act_pool_grad_grad, unlocked());
+  py::module_ emulated = m.def_submodule("cuda_on_cpu");
+  bind_emulated(emulated);
   py::class_<Chain>(m, "Chain")
       .def(py::init(&make_chain))
       .def("run", &run_chain, unlocked())

@@ -1,6 +1,7 @@
 """Compiled kernels (csrc/). Tensors are addresses, strides `[task, image, channel, row, column]` and sizes."""
 
 from collections.abc import Sequence
+from types import ModuleType
 
 def isa() -> str: ...
 def isas() -> list[str]: ...
@@ -139,3 +140,6 @@ def norm_act_pool_grad_grad(
     grad_x: int,
     grad_weight: int,
 ) -> None: ...
+
+# The CUDA kernels, run by the CPU: the functions of `_CUDA.pyi`.
+cuda_on_cpu: ModuleType

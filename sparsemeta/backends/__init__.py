@@ -6,12 +6,12 @@ from types import ModuleType
 
 from torch import Tensor
 
-from . import choice, cpu, dense, triton
+from . import choice, cpu, cuda, dense, triton
 from .tune_route import active, tune, tuning
 
-__all__ = ["available", "check_name", "choice", "cpu", "dense", "kernels", "select", "triton", "tune", "tuning"]
-_BACKENDS = {"dense": dense, "cpu": cpu, "triton": triton}
-_PREFERENCE = ("cpu", "dense")  # "triton" when named: nobody has measured yet where it is the faster one
+__all__ = ["available", "check_name", "choice", "cpu", "cuda", "dense", "kernels", "select", "triton", "tune", "tuning"]
+_BACKENDS = {"dense": dense, "cpu": cpu, "triton": triton, "cuda": cuda}
+_PREFERENCE = ("cpu", "dense")  # "triton" and "cuda" when named: neither has been measured on a GPU yet
 
 
 def available() -> dict[str, list[str]]:

@@ -45,6 +45,7 @@ def collect() -> dict:
         "threads": torch.get_num_threads(),
         "cpu": cpu_flags(),
         "extension": _build.variants(),
+        "cuda extension": _build.gpus(),
         "backends": (available := backends.available()),
         "isa": None if available["cpu"] else backends.cpu.isa(),
         "tuning": {"mode": backends.tuning(), "measured": len(store().times)},
@@ -70,6 +71,7 @@ def _overview(facts: dict) -> Table:
     rows = {name: facts[name] for name in ("sparsemeta", "python", "torch", "threads")}
     rows["cpu"] = " ".join(facts["cpu"]) or platform.machine()
     rows["extension"] = " ".join(facts["extension"]) or "; ".join(_build.missing())
+    rows["CUDA extension"] = " ".join(facts["cuda extension"]) or "; ".join(_build.missing("_CUDA"))
     rows["kernels in use"] = facts["isa"] or "none"
     rows["tuning"] = f"{facts['tuning']['mode']}, {facts['tuning']['measured']} measured (sparsemeta tune shows them)"
     rows["OpenMP runtimes"] = f"{len(facts['openmp'])} ({', '.join(Path(p).name for p in facts['openmp'])})"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..backends import cpu
+from ..backends import cpu, cuda
 
 ADDRESSABLE = (Tensor, torch.nn.Parameter)  # other tensor types may hold no memory of their own
 
@@ -34,8 +34,7 @@ class InnerUpdate(torch.autograd.Function):
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, ...]:
         params, grads, rates = thirds(args)
-        run = with_extension if extension_runs(params, grads, rates) else with_torch
-        return tuple(run(params, grads, rates))
+        return tuple(kernel(params, grads, rates)(params, grads, rates))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -125,11 +124,12 @@ def with_extension(params: Sequence, grads: Sequence[Tensor], rates: Sequence[fl
     return outs
 
 
-def extension_runs(params: Sequence, grads: Sequence[Tensor], rates: Sequence) -> bool:
+def kernel(params: Sequence, grads: Sequence[Tensor], rates: Sequence) -> Callable[..., Sequence[Tensor]]:
+    """What computes it: a backend where the tensors are plain memory of one dtype and the rates numbers."""
     tensors, dtype = [t for t in (*params, *grads) if t is not None], grads[0].dtype
-    return (
-        cpu.extension() is not None
-        and dtype in (torch.float32, torch.float64)
-        and all(type(lr) is float for lr in rates)
-        and all(type(t) in ADDRESSABLE and t.dtype is dtype and t.is_cpu and t.is_contiguous() for t in tensors)
-    )
+    plain = all(type(t) in ADDRESSABLE and t.dtype is dtype and t.is_contiguous() for t in tensors)
+    if not plain or not all(type(lr) is float for lr in rates):
+        return with_torch
+    if cpu.extension() is not None and dtype in (torch.float32, torch.float64) and all(t.is_cpu for t in tensors):
+        return with_extension
+    return with_torch if cuda.reasons(*tensors) else cuda.inner_update

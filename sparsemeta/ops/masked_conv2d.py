@@ -40,7 +40,7 @@ def masked_conv2d(
         pattern: kept positions of a weight `(O, C / groups, kh, kw)`.
         bias: `[O]` or, with tasks, `[T, O]`.
         stride, padding, dilation, groups: as in `F.conv2d`; padding also `"same"` or `"valid"`.
-        backend: `"dense"`, `"cpu"`, `"triton"`, or `None` / `"auto"` for the fastest that can run.
+        backend: `"dense"`, `"cpu"`, `"triton"`, `"cuda"`, or `None` / `"auto"` for the fastest that can run.
 
     Returns:
         `[N, O, H_out, W_out]`, or `[T, N, O, H_out, W_out]` with tasks.

@@ -22,7 +22,7 @@ def masked_linear(
         values: `[nnz]`, or `[T, nnz]`, one row for each task over the one pattern.
         pattern: kept positions of a weight `(O, I)`.
         bias: `[O]` or, with tasks, `[T, O]`.
-        backend: `"dense"`, `"cpu"`, `"triton"`, or `None` / `"auto"` for the fastest that can run.
+        backend: `"dense"`, `"cpu"`, `"triton"`, `"cuda"`, or `None` / `"auto"` for the fastest that can run.
 
     Returns:
         `[..., O]`, or `[T, ..., O]` with tasks.

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 Pair = tuple[int, int]
 
-# "cpu" is tested even where it is missing, because a broken build has to fail. "triton" takes blocks: tests/kernels.
+# "cpu" is tested even where it is missing, because a broken build has to fail. "triton" takes blocks (tests/kernels),
+# "cuda" a GPU, or its programs on the CPU (tests/cuda).
 BACKENDS = ["dense", "cpu"]
 
 

@@ -77,6 +77,11 @@ def masked(case: Case, backend: str, pattern: sm.Pattern | None = None) -> Calla
     return lambda x, values, bias: sm.masked_conv2d(x, values, pattern, bias, backend=backend, **case.arguments)
 
 
+def masked_arguments(case: Case) -> dict:
+    """The case's pattern and the arguments of its convolution."""
+    return {"pattern": sm.Pattern.from_mask(mask_of(case), block=case.block), **case.arguments}
+
+
 def dense(case: Case) -> Callable[..., Tensor]:
     """The definition of the case as a function of x, values and bias."""
     positions = positions_of(mask_of(case), case.block)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from environment import ROOT
+from environment import ROOT, run
 
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]  # one process, so that each builds once
 
@@ -21,7 +22,7 @@ def site(python: Path) -> Path:
 
 @pytest.mark.parametrize("folder", ["csrc", "kernels", "bench", "configs", "docs", "sparsemeta", "tests"])
 def test_sdist_has_every_source_file(sdist, folder):
-    suffixes = (".py", ".pyi", ".h", ".cpp", ".md", ".toml", ".typed")
+    suffixes = (".py", ".pyi", ".h", ".cpp", ".cu", ".md", ".toml", ".typed")
     assert files(sdist / folder, *suffixes) == files(ROOT / folder, *suffixes) != set()
 
 
@@ -46,7 +47,14 @@ def test_wheel_has_every_module(full, folder, installed):
 
 def test_wheel_has_the_extension_and_its_types(full):
     package = site(full) / "sparsemeta"
-    assert list(package.glob("_C.*.so")) and (package / "_C.pyi").exists()
+    assert list(package.glob("_C.*.so")) and (package / "_C.pyi").exists() and (package / "_CUDA.pyi").exists()
+
+
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="nvcc is not in PATH")
+def test_wheel_has_the_cuda_extension_where_nvcc_is(full):
+    [extension] = (site(full) / "sparsemeta").glob("_CUDA.*.so")
+    libraries = run("ldd", extension, cwd=extension.parent)
+    assert "libcudart" not in libraries and "libtorch" not in libraries and "libcuda.so" not in libraries
 
 
 def test_wheel_installs_one_package(full):

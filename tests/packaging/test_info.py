@@ -53,8 +53,8 @@ def test_extension_is_there_unless_left_out():
 @pytest.mark.parametrize(
     ("record", "why"),
     [
-        ('{"error": "command g++ failed"}', "command g++ failed"),
-        ('{"variants": ["baseline"]}', "another Python"),
+        ('{"sparsemeta._C": {"error": "command g++ failed"}}', "command g++ failed"),
+        ('{"sparsemeta._C": {"variants": ["baseline"]}}', "another Python"),
         (None, "not installed"),
     ],
 )
@@ -66,6 +66,15 @@ def test_missing_extension_names_reason_and_remedy(record, why, tmp_path, monkey
     [reason] = _build.missing()
     assert why in reason and "g++" in reason and "pip install" in reason
     assert _build.variants() == []
+
+
+def test_missing_cuda_extension_names_reason_and_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(_build, "_RECORD", tmp_path / "record.json")
+    monkeypatch.setattr(_build, "find_spec", lambda name: None)
+    (tmp_path / "record.json").write_text('{"sparsemeta._C": {}, "sparsemeta._CUDA": {"error": "nvcc was not found"}}')
+    [reason] = _build.missing("_CUDA")
+    assert "nvcc was not found" in reason and "install g++ and nvcc" in reason
+    assert _build.gpus() == []
 
 
 def test_cpu_flags_are_known_ones():

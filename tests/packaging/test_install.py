@@ -67,5 +67,24 @@ def test_a_missing_compiler_is_recorded_and_no_error(sdist, tmp_path):
     build = (sys.executable, "setup.py", "build_ext", "--build-lib", tmp_path)
     run(*build, cwd=sdist, CC="no-such-compiler", CXX="no-such-compiler")
     record = json.loads((tmp_path / "sparsemeta" / "_build_info.json").read_text())
-    assert "no-such-compiler" in record["error"]
-    assert not list(tmp_path.rglob("*.so"))
+    assert "no-such-compiler" in record["sparsemeta._C"]["error"]
+    assert not list(tmp_path.rglob("_C.*.so"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [({"SPARSEMETA_CUDA": "0"}, "SPARSEMETA_CUDA=0 was set"), ({"CUDA_HOME": "nowhere"}, "not found in CUDA_HOME")],
+)
+def test_without_nvcc_the_rest_is_built_and_the_reason_recorded(setting, why, full, sdist, tmp_path):
+    """After `full`, whose objects the build takes over."""
+    run(sys.executable, "setup.py", "build_ext", "--build-lib", tmp_path, cwd=sdist, **setting)
+    record = json.loads((tmp_path / "sparsemeta" / "_build_info.json").read_text())
+    assert why in record["sparsemeta._CUDA"]["error"]
+    assert list(tmp_path.rglob("_C.*.so")) and not list(tmp_path.rglob("_CUDA.*.so"))
+
+
+def test_info_says_what_the_cuda_extension_is_for_or_why_there_is_none(full, bare, tmp_path):
+    """It is imported, and says what is missing, whether or not the machine has a driver."""
+    facts = json.loads(info(full, "--json", cwd=tmp_path))
+    assert facts["cuda extension"] or any("nvcc" in reason for reason in facts["backends"]["cuda"])
+    assert "SPARSEMETA_NO_EXTENSION" in json.loads(info(bare, "--json", cwd=tmp_path))["backends"]["cuda"][0]
