@@ -71,6 +71,18 @@ def test_tasks_and_images_apart_from_each_other():
     torch.testing.assert_close(got, F.conv2d(shared, pattern.expand(values), padding=1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_wide_layers(threads):
+    """Threads share the code instead of the positions, and of the weight gradient's sums only the totals are kept."""
+    torch.set_num_threads(threads)
+    pattern, values, x, g = operands(480, (7, 7), 3, 3, out=900)
+    pattern = sm.Pattern.from_mask(pattern.mask() & (torch.arange(480).view(-1, 1, 1) % 7 == 0))
+    values = values[: pattern.nnz]
+    wanted = results(x, values, pattern, g, 1, 1, "dense")
+    for got, want in zip(results(x, values, pattern, g, 1, 1, "cpu"), wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
+
+
 def guarded(shape: tuple[int, ...], at_start: bool) -> torch.Tensor:
     """A tensor that starts or ends where memory that may not be read begins."""
     page, count = mmap.PAGESIZE, torch.Size(shape).numel()
