@@ -105,9 +105,11 @@ class MaskedConv2d(Function):
         x, values = ctx.saved_tensors
         input_grad, weight_grad = ctx.partners
         need_x, need_values, need_bias = (wanted(ctx, i) for i in range(3))
+        # x may still be in cache from the forward, and the input gradient will be for the layer before: it comes last.
+        values_grad = weight_grad(g, x, ctx.conv) if need_values else None
         return (
             input_grad(g, values, x.shape[-2], x.shape[-1], ctx.conv) if need_x else None,
-            weight_grad(g, x, ctx.conv) if need_values else None,
+            values_grad,
             _bias_grad(g, ctx.bias_dim) if need_bias else None,
             None,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this process interprets and runs them itself")
@@ -17,7 +18,8 @@ def test_kernels_through_the_interpreter():
     pytest.importorskip("triton", reason="the interpreter of the kernels is Triton's: pip install triton")
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}  # NumPy on one thread: it is all small
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}  # xdist's own
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-o", "addopts=", str(HERE / "interpreted")]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-o", "addopts=", "--rootdir", str(ROOT)]
+    command += ["-c", str(ROOT / "pyproject.toml"), str(HERE / "interpreted")]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)  # the installation that is tested here
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     print(run.stdout.splitlines()[-1])
