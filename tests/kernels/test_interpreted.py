@@ -20,6 +20,6 @@ def test_kernels_through_the_interpreter():
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}  # xdist's own
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-o", "addopts=", "--rootdir", str(ROOT)]
     command += ["-c", str(ROOT / "pyproject.toml"), str(HERE / "interpreted")]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)  # the installation that is tested here
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)  # here: of this installation
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     print(run.stdout.splitlines()[-1])
