@@ -107,5 +107,5 @@ def test_tasks_are_one_launch(monkeypatch):
 
     y = torch.vmap(conv)(x, values)
     torch.vmap(torch.func.grad(lambda x, values: conv(x, values).square().sum(), (0, 1)))(x, values)
-    assert launches == ["masked_conv2d"] * 2 + ["masked_conv2d_input_grad", "masked_conv2d_weight_grad"]
+    assert sorted(launches) == ["masked_conv2d"] * 2 + ["masked_conv2d_input_grad", "masked_conv2d_weight_grad"]
     assert_close(y[3], sm.masked_conv2d(x[3].double(), values[3].double(), pattern, padding=1), "masked_conv2d")
