@@ -6,17 +6,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib import import_module
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 import sparsemeta as sm
 from sparsemeta.data.tasks import Tasks
-from sparsemeta.meta import MAML, TrainConfig, make_learner
+from sparsemeta.meta import TrainConfig, make_learner
 from sparsemeta.meta.config import ENGINES
-from sparsemeta.meta.meta_step import placed
+from sparsemeta.meta.evaluate import judgements
 
 from ..case import Candidate, relative_error
 from .choices import check_choices, check_names, drawn_ticket, tuned
@@ -26,7 +24,6 @@ from .structures import block_of
 
 # Of the largest loss, after inner steps in float32 and in float64.
 TOLERANCE = 1e-2
-_evaluate = import_module("sparsemeta.meta.evaluate")  # `sparsemeta.meta.evaluate` itself is the function
 
 
 @dataclass(frozen=True)
@@ -90,17 +87,9 @@ def losses(model: nn.Module, tasks: Tasks, config: TrainConfig) -> Callable[[], 
     learner = make_learner(model, config)
 
     def run() -> list[Tensor]:
-        return [_judged(learner, tasks, config)[:, 0]]
+        return [judgements(learner, tasks, config, config.inner_steps)[:, 0]]
 
     return run
-
-
-def _judged(learner: MAML, tasks: Tasks, config: TrainConfig) -> Tensor:
-    """Query loss and accuracy `[T, 2]`."""
-    if together := getattr(_evaluate, "judgements", None):
-        return together(learner, tasks, config, config.inner_steps)
-    each = placed(tasks, learner, config)
-    return torch.stack([_evaluate.judged(learner, *task, config.inner_steps) for task in each])
 
 
 @cache  # asked for again by every layout, backend and number of threads
