@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -24,13 +25,16 @@ struct Kernels {
   decltype(&baseline::norm_act_pool) norm_act_pool;
   decltype(&baseline::norm_act_pool_grad) norm_act_pool_grad;
   decltype(&baseline::norm_act_pool_grad_grad) norm_act_pool_grad_grad;
+  decltype(&baseline::norm_act_pool_gather) norm_act_pool_gather;
+  decltype(&baseline::norm_act_pool_scatter) norm_act_pool_scatter;
   decltype(&baseline::run_chain) run_chain;
 };
 
 #define SPARSEMETA_ENTRY(isa)                                                                                       \
   Kernels {                                                                                                         \
     #isa, isa::machine, isa::masked_conv2d, isa::masked_conv2d_input_grad, isa::masked_conv2d_weight_grad,           \
-        isa::inner_update, isa::norm_act_pool, isa::norm_act_pool_grad, isa::norm_act_pool_grad_grad, isa::run_chain \
+        isa::inner_update, isa::norm_act_pool, isa::norm_act_pool_grad, isa::norm_act_pool_grad_grad,                \
+        isa::norm_act_pool_gather, isa::norm_act_pool_scatter, isa::run_chain                                        \
   }
 
 // Sets this machine can run, best first.
@@ -130,22 +134,43 @@ NormShape norm_shape(const Sizes& s, double eps, double slope, bool f64, int thr
   return {s[0], s[1], s[2], s[3], s[4], eps, slope, f64, threads};
 }
 
-void norm_act_pool(const Sizes& sizes, double eps, double slope, bool f64, int threads, Address x, Address weight, Address bias,
-                   Address y, Address mean, Address rstd, Address code) {
-  kernels().norm_act_pool(norm_shape(sizes, eps, slope, f64, threads), {x, weight, bias, y, mean, rstd, code, 0, 0, 0, 0});
+// x, weight, mean, rstd, and whether the last two are given
+using Branch = std::tuple<Address, Address, Address, Address, bool>;
+
+NormTensors norm_tensors(const Branch& branch) {
+  const auto& [x, weight, mean, rstd, given] = branch;
+  return {x, weight, 0, 0, mean, rstd, 0, 0, 0, 0, 0, given};
 }
 
-void norm_act_pool_grad(const Sizes& sizes, double eps, double slope, bool f64, int threads, Address g, Address x, Address weight,
-                        Address mean, Address rstd, Address code, Address grad_x, Address grad_weight, Address grad_bias) {
-  kernels().norm_act_pool_grad(norm_shape(sizes, eps, slope, f64, threads),
-                               {x, weight, 0, 0, mean, rstd, code, g, grad_x, grad_weight, grad_bias});
+void norm_act_pool(const Sizes& sizes, double eps, double slope, bool f64, int threads, const Branch& branch, Address bias, Address y,
+                   Address code, const std::optional<Branch>& residual) {
+  auto t = norm_tensors(branch);
+  t.bias = bias, t.y = y, t.code = code;
+  const auto r = residual ? norm_tensors(*residual) : NormTensors{};
+  kernels().norm_act_pool(norm_shape(sizes, eps, slope, f64, threads), t, residual ? &r : nullptr);
+}
+
+void norm_act_pool_grad(const Sizes& sizes, double eps, double slope, bool f64, int threads, Address g, Address code, const Branch& branch,
+                        Address grad_x, Address grad_weight, Address grad_bias) {
+  auto t = norm_tensors(branch);
+  t.g = g, t.code = code, t.grad_x = grad_x, t.grad_weight = grad_weight, t.grad_bias = grad_bias;
+  kernels().norm_act_pool_grad(norm_shape(sizes, eps, slope, f64, threads), t);
 }
 
 void norm_act_pool_grad_grad(const Sizes& sizes, double eps, double slope, bool f64, int threads, Address v, Address v_weight,
-                             Address v_bias, Address g, Address x, Address weight, Address mean, Address rstd, Address code,
-                             Address grad_g, Address grad_x, Address grad_weight) {
-  kernels().norm_act_pool_grad_grad(norm_shape(sizes, eps, slope, f64, threads),
-                                    {x, weight, 0, 0, mean, rstd, code, g, grad_x, grad_weight, 0}, {v, v_weight, v_bias, grad_g});
+                             Address v_bias, Address g, Address code, const Branch& branch, Address grad_g, Address grad_x,
+                             Address grad_weight) {
+  auto t = norm_tensors(branch);
+  t.g = g, t.code = code, t.grad_x = grad_x, t.grad_weight = grad_weight;
+  kernels().norm_act_pool_grad_grad(norm_shape(sizes, eps, slope, f64, threads), t, {v, v_weight, v_bias, grad_g});
+}
+
+void norm_act_pool_gather(const Sizes& sizes, double slope, bool f64, int threads, Address code, Address x, Address y) {
+  kernels().norm_act_pool_gather(norm_shape(sizes, 0, slope, f64, threads), {x, 0, 0, y, 0, 0, code, 0, 0, 0, 0});
+}
+
+void norm_act_pool_scatter(const Sizes& sizes, double slope, bool f64, int threads, Address code, Address g, Address grad_x) {
+  kernels().norm_act_pool_scatter(norm_shape(sizes, 0, slope, f64, threads), {0, 0, 0, 0, 0, 0, code, g, grad_x, 0, 0});
 }
 
 using Plan = std::shared_ptr<ConvPlan>;
@@ -189,6 +214,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("norm_act_pool", &sparsemeta::norm_act_pool, unlocked());
   m.def("norm_act_pool_grad", &sparsemeta::norm_act_pool_grad, unlocked());
   m.def("norm_act_pool_grad_grad", &sparsemeta::norm_act_pool_grad_grad, unlocked());
+  m.def("norm_act_pool_gather", &sparsemeta::norm_act_pool_gather, unlocked());
+  m.def("norm_act_pool_scatter", &sparsemeta::norm_act_pool_scatter, unlocked());
   py::module_ emulated = m.def_submodule("cuda_on_cpu");
   bind_emulated(emulated);
   py::class_<Chain>(m, "Chain")

@@ -90,20 +90,19 @@ class Chain:
     ) -> None: ...
     def arena_bytes(self) -> int: ...
 
-# Sizes are images, channels, height, width, pool; tensors contiguous.
+# Sizes are images, channels, height, width, pool; tensors contiguous. A branch is x, weight, mean, 1 / deviation, and
+# whether the last two are given; otherwise the forward writes them.
 def norm_act_pool(
     sizes: Sequence[int],
     eps: float,
     slope: float,
     f64: bool,
     threads: int,
-    x: int,
-    weight: int,
+    branch: tuple[int, int, int, int, bool],
     bias: int,
     y: int,
-    mean: int,
-    rstd: int,
     code: int,
+    residual: tuple[int, int, int, int, bool] | None,
 ) -> None: ...
 def norm_act_pool_grad(
     sizes: Sequence[int],
@@ -112,11 +111,8 @@ def norm_act_pool_grad(
     f64: bool,
     threads: int,
     g: int,
-    x: int,
-    weight: int,
-    mean: int,
-    rstd: int,
     code: int,
+    branch: tuple[int, int, int, int, bool],
     grad_x: int,
     grad_weight: int,
     grad_bias: int,
@@ -131,14 +127,18 @@ def norm_act_pool_grad_grad(
     v_weight: int,
     v_bias: int,
     g: int,
-    x: int,
-    weight: int,
-    mean: int,
-    rstd: int,
     code: int,
+    branch: tuple[int, int, int, int, bool],
     grad_g: int,
     grad_x: int,
     grad_weight: int,
+) -> None: ...
+
+def norm_act_pool_gather(
+    sizes: Sequence[int], slope: float, f64: bool, threads: int, code: int, x: int, y: int
+) -> None: ...
+def norm_act_pool_scatter(
+    sizes: Sequence[int], slope: float, f64: bool, threads: int, code: int, g: int, grad_x: int
 ) -> None: ...
 
 # The CUDA kernels, run by the CPU: the functions of `_CUDA.pyi`.

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import sparsemeta as sm
 
 Results = tuple[Tensor, ...]
 
 
-def compact(results: Results, pattern: sm.Pattern) -> Results:
-    """Results of the dense block, with the gradient of its weight cut down to the kept ones."""
+def compact(results: Results, model: nn.Module, ticket: sm.Ticket) -> Results:
+    """Results of the dense block, with the gradients of its weights cut down to the kept ones."""
+    names = [name for name, _ in model.named_parameters()]
     if len(results) == 1:
         return results
-    *head, weight, bias, gamma, beta = results
-    return flat((*head, pattern.compress(weight), bias, gamma, beta))
+    grads = zip(names, results[-len(names) :], strict=True)
+    kept = (ticket[name].compress(grad) if name in ticket else grad for name, grad in grads)
+    return flat((*results[: -len(names)], *kept), len(names))
 
 
-def flat(results: Results) -> Results:
-    """Gradients of all parameters in one vector: that of the bias alone is rounding, as a norm follows."""
-    return results if len(results) == 1 else (*results[:-4], torch.cat([t.flatten() for t in results[-4:]]))
+def flat(results: Results, parameters: int) -> Results:
+    """Gradients of all parameters in one vector: that of a bias alone is rounding, as a norm follows."""
+    if len(results) == 1:
+        return results
+    return *results[:-parameters], torch.cat([t.flatten() for t in results[-parameters:]])
 
 
 def error(got: Results, exact: Results) -> float:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from sparsemeta import Pattern
 
 from ..case import Candidate
-from .choices import check_choices, check_names
 from .conv_candidates import PASSES, Problem, dense, sparse
 from .conv_peers import PEERS, check_installed
-from .conv_shapes import ConvShape
+from .layer_case import LayerCase
 from .structures import block_of
 
 # Of the largest entry. float32 sums of 180 000 products in any order come to 1e-5; one product too few would be 5e-4.
@@ -23,28 +20,19 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class ConvCase:
-    """One convolution, `structure` being `"unstructured"` or a block such as `"16x1"` or `"1x1x3x3"`."""
+class ConvCase(LayerCase):
+    """One convolution."""
 
-    shape: ConvShape
-    structure: str
-    sparsity: float
-    passes: str
-    threads: int
-    backends: tuple[str, ...]
-    peers: tuple[str, ...] = ()
-    tolerance: float = TOLERANCE
+    kind = "shape"
+    known_passes = usual_passes = PASSES
+    known_peers = tuple(PEERS)
+    tolerance = TOLERANCE
 
-    @property
-    def labels(self) -> dict[str, Any]:
-        """Columns of the report."""
-        return {
-            "shape": str(self.shape),
-            "pattern": self.structure,
-            "pass": self.passes,
-            "threads": self.threads,
-            "sparsity": self.sparsity,
-        }
+    @classmethod
+    def check_peers(cls, peers: Sequence[str]) -> None:
+        """Raise `ValueError` for one that is unknown or not installed."""
+        super().check_peers(peers)
+        check_installed(peers)
 
     @property
     def ideal(self) -> float:
@@ -76,32 +64,4 @@ class ConvCase:
         return blocks, max(1, round(blocks * (1 - self.sparsity)))
 
 
-def cases(
-    shapes: Sequence[ConvShape],
-    structures: Sequence[str] = ("unstructured",),
-    sparsities: Sequence[float] = (0.8, 0.9, 0.95),
-    passes: Sequence[str] = PASSES,
-    threads: Sequence[int] = (1,),
-    backends: Sequence[str] = ("cpu",),
-    peers: Sequence[str] = (),
-) -> list[ConvCase]:
-    """Every combination but blocks that do not divide the weight.
-
-    Raises:
-        ValueError: an unknown name, a number out of range, a backend or peer that is not here, or nothing left to do.
-    """
-    check_choices(sparsities, threads, backends)
-    check_names("pass", passes, PASSES)
-    check_names("peer", peers, PEERS)
-    check_installed(peers)
-    found = [
-        ConvCase(shape, structure, sparsity, which, count, tuple(backends), tuple(peers))
-        for count, which, structure, shape, sparsity in itertools.product(
-            threads, passes, structures, shapes, sparsities
-        )
-        if block_of(structure, shape.weight)
-    ]
-    if not found:
-        weights = [shape.weight for shape in shapes]
-        raise ValueError(f"expected a block that divides a weight of {weights}, got {list(structures)}")
-    return found
+cases = ConvCase.every

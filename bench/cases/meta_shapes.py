@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from sparsemeta.data.tasks import Tasks
 from sparsemeta.meta import TrainConfig
-from sparsemeta.models import Conv4
+from sparsemeta.models import Conv4, ResNet12
 
 from .choices import check_names
 
 
 @dataclass(frozen=True)
 class MetaShape:
-    """Tasks and model of a meta-step: Conv-4 with `hidden` filters on square images."""
+    """Tasks and model of a meta-step on square images: Conv-4 with `hidden` filters, or ResNet-12 of `widths`."""
 
     size: int
     channels: int
@@ -27,14 +27,18 @@ class MetaShape:
     ways: int = 5
     queries: int = 15
     steps: int = 5
+    widths: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.size}x{self.size}x{self.channels}, {self.ways}-way {self.shots}-shot, {self.steps} steps"
+        images = f"{self.size}x{self.size}x{self.channels}{', ResNet-12' if self.widths else ''}"
+        return f"{images}, {self.ways}-way {self.shots}-shot, {self.steps} steps"
 
     def model(self) -> nn.Module:
         """The same in every run."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
+            if self.widths:
+                return ResNet12(self.ways, self.channels, self.widths, self.size)
             return Conv4(self.ways, self.channels, self.hidden, self.size)
 
     def tasks(self, count: int) -> Tasks:
@@ -63,7 +67,11 @@ class MetaShape:
         )
 
 
-SHAPES = {"28": MetaShape(28, channels=1, shots=1), "84": MetaShape(84, channels=3, shots=5)}
+SHAPES = {
+    "28": MetaShape(28, channels=1, shots=1),
+    "84": MetaShape(84, channels=3, shots=5),
+    "resnet12": MetaShape(32, channels=3, shots=1, queries=5, steps=1, widths=(64, 160, 320, 640)),
+}
 
 
 def chosen(names: Sequence[str], steps: int | None = None) -> list[MetaShape]:

@@ -12,7 +12,7 @@ namespace sparsemeta::SPARSEMETA_ISA {
 template <class T>
 T* at(std::uintptr_t address) { return reinterpret_cast<T*>(address); }
 
-// One channel: its planes of size height * width in every image, and pooled cells of P x P elements.
+// One channel: its planes of size height * width in every image, and pooled cells of P x P elements; of 1 x 1, in one row.
 template <class T, int P>
 struct Channel {
   const NormShape& s;
@@ -20,8 +20,8 @@ struct Channel {
   bool normalises = true;
 
   std::int64_t plane() const { return s.height * s.width; }
-  std::int64_t rows() const { return s.height / P; }
-  std::int64_t columns() const { return s.width / P; }
+  std::int64_t rows() const { return P == 1 ? 1 : s.height / P; }
+  std::int64_t columns() const { return P == 1 ? plane() : s.width / P; }
   T* image(T* x, std::int64_t n) const { return x + (n * s.channels + c) * plane(); }
   const T* image(const T* x, std::int64_t n) const { return x + (n * s.channels + c) * plane(); }
   std::int64_t cell(std::int64_t n, std::int64_t row) const { return ((n * s.channels + c) * rows() + row) * columns(); }
@@ -143,6 +143,7 @@ void for_cells(const Channel<T, P>& ch, F f) {
 // Calls f(offset) for the elements of the last row and column that no cell covers, where the size is odd.
 template <class T, int P, class F>
 void for_uncovered(const Channel<T, P>& ch, F f) {
+  if (P == 1) return;
   for (std::int64_t n = 0; n < ch.s.images; ++n) {
     const auto plane = (n * ch.s.channels + ch.c) * ch.plane();
     for (auto row = P * ch.rows(); row < ch.s.height; ++row)

@@ -36,6 +36,7 @@ struct NormShape {
 // Addresses of contiguous tensors: x, grad_x [N, C, H, W]; y, g, code [N, C, H / pool, W / pool]; the rest [C].
 struct NormTensors {
   std::uintptr_t x, weight, bias, y, mean, rstd, code, g, grad_x, grad_weight, grad_bias;
+  bool given = false;  // mean and rstd are constants; otherwise they are those of x
 };
 
 // What comes back against grad_x, grad_weight and grad_bias, and where the derivative in g goes.
@@ -52,9 +53,13 @@ struct NormCotangents {
   /* out[i] = p[i] - lr[i] * g[i] for `count` parameters of n[i] contiguous elements; p[i] == 0 stands for zeros. */   \
   void inner_update(const std::uintptr_t* p, const std::uintptr_t* g, const std::uintptr_t* out,                       \
                     const std::int64_t* n, const double* lr, std::int64_t count, bool f64);                            \
-  void norm_act_pool(const NormShape&, const NormTensors&);                                                            \
+  /* Of the residual, which is normalised and added ahead of the activation, only x, weight, mean, rstd and given. */  \
+  void norm_act_pool(const NormShape&, const NormTensors&, const NormTensors* residual);                               \
   void norm_act_pool_grad(const NormShape&, const NormTensors&);                                                       \
   void norm_act_pool_grad_grad(const NormShape&, const NormTensors&, const NormCotangents&);                           \
+  /* What the outputs select of x, into y; and the adjoint of that, from g into grad_x. */                             \
+  void norm_act_pool_gather(const NormShape&, const NormTensors&);                                                     \
+  void norm_act_pool_scatter(const NormShape&, const NormTensors&);                                                    \
   void run_chain(Chain&, const ChainCall&);                                                                            \
   }
 

@@ -1,4 +1,4 @@
-// Batch norm on batch statistics, (leaky) ReLU and max-pooling of one channel, with first and second derivatives.
+// Batch norm, residual sum, (leaky) ReLU and max-pooling of one channel, with first and second derivatives.
 // Derivation: ../README.md. A channel of all images is contiguous enough to stay in cache between the two passes.
 #pragma once
 
@@ -30,21 +30,34 @@ void statistics(const Channel<T, P>& ch, const T* x, T& mean, T& rstd) {
   rstd = static_cast<T>(1 / std::sqrt(squares / ch.count() + ch.s.eps));
 }
 
+// A normalisation without its bias: scale * x + shift.
+template <class T>
+struct Affine {
+  T scale = 0, shift = 0;
+};
+
 template <class T, int P>
-void forward(const Channel<T, P>& ch, const NormTensors& t) {
+Affine<T> normalisation(const Channel<T, P>& ch, const NormTensors& t) {
+  T &mean = at<T>(t.mean)[ch.c], &rstd = at<T>(t.rstd)[ch.c];
+  if (!t.given) mean = 0, rstd = 1;
+  if (ch.normalises) statistics(ch, at<const T>(t.x), mean, rstd);
+  const T scale = at<const T>(t.weight)[ch.c] * rstd;
+  return {scale, -mean * scale};
+}
+
+template <class T, int P>
+void forward(const Channel<T, P>& ch, const NormTensors& t, const NormTensors* residual = nullptr) {
   using S = Simd<T>;
   using C = Cells<T, P>;
-  T mean = 0, rstd = 1;
-  if (ch.normalises) statistics(ch, at<const T>(t.x), mean, rstd);
-  at<T>(t.mean)[ch.c] = mean;
-  at<T>(t.rstd)[ch.c] = rstd;
-  const T factor = at<const T>(t.weight)[ch.c] * rstd;
-  const auto scale = S::broadcast(factor), shift = S::broadcast(at<const T>(t.bias)[ch.c] - mean * factor);
-  const auto slope = S::broadcast(static_cast<T>(ch.s.slope));
+  const auto of_x = normalisation(ch, t);
+  const auto of_r = residual ? normalisation(Channel<T, P>{ch.s, ch.c, !residual->given}, *residual) : Affine<T>{};
+  const auto scale = S::broadcast(of_x.scale), shift = S::broadcast(at<const T>(t.bias)[ch.c] + of_x.shift + of_r.shift);
+  const auto scale_r = S::broadcast(of_r.scale), slope = S::broadcast(static_cast<T>(ch.s.slope));
   for_cells(ch, [&](std::int64_t x, std::int64_t cell, std::int64_t n) {
-    typename S::vec e[P * P];
+    typename S::vec e[P * P], r[P * P] = {};
     C::load(at<const T>(t.x) + x, ch.s.width, n, e);
-    for (auto& z : e) z = z * scale + shift;
+    if (residual) C::load(at<const T>(residual->x) + x, ch.s.width, n, r);
+    for (int k = 0; k < P * P; ++k) e[k] = e[k] * scale + shift + (residual ? r[k] * scale_r : S::zero());
     const auto k = C::choose(e);
     const auto z = C::pick(e, k);
     const auto cut = z <= 0;
@@ -150,6 +163,7 @@ struct Means {
 
 template <class T, int P>
 Means<T> means(const Channel<T, P>& ch, const NormTensors& t, const T* v) {
+  if (!ch.normalises) return {};
   const T mean = at<const T>(t.mean)[ch.c], rstd = at<const T>(t.rstd)[ch.c];
   double sv = 0, svx = 0;
   for (std::int64_t n = 0; n < ch.s.images; ++n) {

@@ -138,41 +138,80 @@ def _tasks(t: Tensor) -> int:
     return t.shape[0] if t.dim() == 5 else 1
 
 
-def norm_act_pool(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, pool: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`[N, C, H, W]`, `[C]`, `[C]` -> `y, mean, 1 / deviation, code`."""
-    x, weight, bias = (_plain(t) for t in (x, weight, bias))
+def norm_act_pool(bias: Tensor, eps: float, slope: float, pool: int, *branches: Tensor | None) -> tuple[Tensor, ...]:
+    """Branches `x [N, C, H, W], weight, mean, 1 / deviation [C]`, the residual's second -> `y, code`, and the last two.
+
+    Where mean and deviation are None they are those of x, and computed; without a weight x is added as it is.
+    """
+    fours, given = zip(*(_complete(*branches[i : i + 4]) for i in range(0, len(branches), 4)), strict=True)
+    first, *residual = [(*_addresses(*four), known) for four, known in zip(fours, given, strict=True)]
+    x, bias = fours[0][0], _plain(bias)
     n, c, h, w = x.shape
     y, code = x.new_empty(n, c, h // pool, w // pool), x.new_empty(n, c, h // pool, w // pool, dtype=torch.uint8)
-    mean, rstd = x.new_empty(c), x.new_empty(c)
-    extension().norm_act_pool(*_norm(x, eps, slope, pool), *_addresses(x, weight, bias, y, mean, rstd, code))
-    return y, mean, rstd, code
+    extension().norm_act_pool(*_norm(x, eps, slope, pool), first, *_addresses(bias, y, code), *residual or [None])
+    return y, code, *(t for four in fours for t in four[2:])
 
 
 def norm_act_pool_grad(
-    g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, code: Tensor, slope: float, pool: int
+    g: Tensor, code: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, given: bool, slope: float, pool: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias."""
-    operands = [_plain(t) for t in (g, x, weight, mean, rstd, code)]
-    grads = torch.empty_like(operands[1]), torch.empty_like(operands[2]), torch.empty_like(operands[2])
-    extension().norm_act_pool_grad(*_norm(x, 0.0, slope, pool), *_addresses(*operands, *grads))
+    """Gradients of x, weight and bias; of a branch whose mean and deviation are given, or those of x."""
+    g, code, *branch = (_plain(t) for t in (g, code, x, weight, mean, rstd))
+    grads = torch.empty_like(branch[0]), torch.empty_like(branch[1]), torch.empty_like(branch[1])
+    addresses = *_addresses(g, code), (*_addresses(*branch), given), *_addresses(*grads)
+    extension().norm_act_pool_grad(*_norm(x, 0.0, slope, pool), *addresses)
     return grads
 
 
 def norm_act_pool_grad_grad(
-    v: Tensor, v_weight: Tensor, v_bias: Tensor, g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor,
-    code: Tensor, slope: float, pool: int,
+    v: Tensor, v_weight: Tensor, v_bias: Tensor, g: Tensor, code: Tensor, x: Tensor, weight: Tensor, mean: Tensor,
+    rstd: Tensor, given: bool, slope: float, pool: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of g, x and weight for what comes back against the three outputs of `norm_act_pool_grad`."""
-    operands = [_plain(t) for t in (v, v_weight, v_bias, g, x, weight, mean, rstd, code)]
-    grads = tuple(torch.empty_like(operands[i]) for i in (3, 4, 5))
-    extension().norm_act_pool_grad_grad(*_norm(x, 0.0, slope, pool), *_addresses(*operands, *grads))
+    *cotangents, g, code, x, weight, mean, rstd = (
+        _plain(t) for t in (v, v_weight, v_bias, g, code, x, weight, mean, rstd)
+    )
+    grads = tuple(torch.empty_like(t) for t in (g, x, weight))
+    branch = *_addresses(x, weight, mean, rstd), given
+    addresses = *_addresses(*cotangents, g, code), branch, *_addresses(*grads)
+    extension().norm_act_pool_grad_grad(*_norm(x, 0.0, slope, pool), *addresses)
     return grads
 
 
+def norm_act_pool_gather(x: Tensor, code: Tensor, slope: float, pool: int) -> Tensor:
+    """`[N, C, H, W]` -> what the outputs select of it."""
+    x, code = _plain(x), _plain(code)
+    y = x.new_empty(code.shape)
+    extension().norm_act_pool_gather(*_selection(x, slope, pool), *_addresses(code, x, y))
+    return y
+
+
+def norm_act_pool_scatter(g: Tensor, code: Tensor, size: tuple[int, int], slope: float, pool: int) -> Tensor:
+    """The adjoint of `norm_act_pool_gather`."""
+    g, code = _plain(g), _plain(code)
+    grad_x = g.new_empty(*g.shape[:2], *size)
+    extension().norm_act_pool_scatter(*_selection(grad_x, slope, pool), *_addresses(code, g, grad_x))
+    return grad_x
+
+
+def _complete(
+    x: Tensor, weight: Tensor | None, mean: Tensor | None, rstd: Tensor | None
+) -> tuple[tuple[Tensor, ...], bool]:
+    """A branch with memory of its own for mean and 1 / deviation, and whether they are given."""
+    if weight is None:
+        weight = rstd = x.new_ones(x.shape[1])
+        mean = x.new_zeros(x.shape[1])
+    statistics = (weight.new_empty(weight.shape) if t is None else _plain(t).clone() for t in (mean, rstd))
+    return (_plain(x), _plain(weight), *statistics), mean is not None
+
+
 def _norm(x: Tensor, eps: float, slope: float, pool: int) -> tuple:
-    return (*x.shape, pool), eps, slope, x.dtype == torch.float64, torch.get_num_threads()
+    sizes, *rest = _selection(x, slope, pool)
+    return sizes, eps, *rest
+
+
+def _selection(x: Tensor, slope: float, pool: int) -> tuple:
+    return (*x.shape, pool), slope, x.dtype == torch.float64, torch.get_num_threads()
 
 
 def _plain(t: Tensor) -> Tensor:

@@ -65,6 +65,9 @@ def block(
     threads: options.Threads = "",
     backend: options.Backends = "",
     peers: Annotated[str, typer.Option(help="Another to time: compiled, which has no second order.")] = "",
+    residual: Annotated[
+        bool, typer.Option("--residual", help="Blocks of ResNet-12, of its shapes unless others are given.")
+    ] = False,
     rounds: options.Rounds = 10,
     seconds: options.Seconds = 1.0,
     quick: options.Quick = False,
@@ -74,16 +77,18 @@ def block(
 ) -> None:
     """Convolution, batch norm, ReLU and 2x2 max-pool as one. 0 % sparsity is what fusing alone gains."""
     from sparsemeta.bench import run
-    from sparsemeta.bench.cases.block import cases
+    from sparsemeta.bench.cases.block import RESIDUAL, cases
 
     settings = options.settings(rounds, seconds, quick, fresh_memory, json_file, plot_file)
+    own = residual and not (shapes or custom)
     work = cases(
-        options.conv_shapes(shapes, custom, quick),
+        RESIDUAL[: 1 if quick else None] if own else options.conv_shapes(shapes, custom, quick),
         options.several(pattern, str),
         options.several(sparsity, float),
         options.several(passes, str),
         options.threads(threads),
         options.backends(backend),
         options.several(peers, str),
+        residual=residual,
     )
     run.run(work, settings)

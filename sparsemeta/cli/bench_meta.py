@@ -1,4 +1,4 @@
-"""`sparsemeta bench maml` and `sparsemeta bench adapt`: whole steps of Conv-4-64, dense and sparse."""
+"""`sparsemeta bench maml` and `sparsemeta bench adapt`: whole steps, dense and sparse."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import typer
 
 from sparsemeta.cli import bench_options as options
 
-Shapes = Annotated[str, typer.Option(help="28: one channel, 1-shot. 84: three channels, 5-shot.")]
+Shapes = Annotated[str, typer.Option(help="28 (1-shot), 84 (5-shot): Conv-4-64. resnet12: 32x32, 1-shot.")]
 Engine = Annotated[str, typer.Option(help="auto; chain: compiled, or an error; autograd.")]
-Steps = Annotated[int | None, typer.Option(help="Inner steps; default 5.")]
+Steps = Annotated[int | None, typer.Option(help="Inner steps; default 5, of resnet12 1.")]
 
 
 def maml(
@@ -32,7 +32,7 @@ def maml(
     json_file: options.Json = None,
     plot_file: options.Plot = None,
 ) -> None:
-    """A whole MAML meta-step of Conv-4-64: the inner loop, the query loss of 75 images, the meta-gradient, Adam."""
+    """A whole MAML meta-step: the inner loop, the loss of 75 queries (resnet12: 25), the meta-gradient, Adam."""
     from sparsemeta.bench import memory as peak_memory
     from sparsemeta.bench import run
     from sparsemeta.bench.cases.meta_shapes import chosen

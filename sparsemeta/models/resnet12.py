@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
+from sparsemeta.models.conv_norm import conv_norm
 from sparsemeta.models.image_size import check_images, pooled_size
+from sparsemeta.nn import Residual
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel_size: int, track_running_stats: bool) -> nn.Sequential:
-    """Convolution that keeps height and width, without bias (the batch norm after it has one), and batch norm."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-    norm = nn.BatchNorm2d(out_channels, track_running_stats=track_running_stats)
-    return nn.Sequential(OrderedDict(conv=conv, norm=norm))
+def residual_block(in_channels: int, out_channels: int, track_running_stats: bool) -> Residual:
+    """Three 3x3 convolutions beside a 1x1 shortcut; activation after the sum, then 2x2 max-pooling.
 
-
-class ResidualBlock(nn.Module):
-    """Three 3x3 convolutions beside a 1x1 shortcut; activation after the sum, then 2x2 max-pooling."""
-
-    def __init__(self, in_channels: int, out_channels: int, track_running_stats: bool):
-        super().__init__()
-        self.conv1 = conv_norm(in_channels, out_channels, 3, track_running_stats)
-        self.conv2 = conv_norm(out_channels, out_channels, 3, track_running_stats)
-        self.conv3 = conv_norm(out_channels, out_channels, 3, track_running_stats)
-        self.shortcut = conv_norm(in_channels, out_channels, 1, track_running_stats)
-        self.act = nn.LeakyReLU(0.1)
-        self.pool = nn.MaxPool2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, in_channels, H, W]`` to ``[N, out_channels, H // 2, W // 2]``."""
-        deep = self.conv3(self.act(self.conv2(self.act(self.conv1(x)))))
-        return self.pool(self.act(deep + self.shortcut(x)))
+    `[N, in_channels, H, W]` to `[N, out_channels, H // 2, W // 2]`.
+    """
+    layer = partial(conv_norm, track_running_stats=track_running_stats)
+    return Residual(
+        layer(in_channels, out_channels, 3, act=nn.LeakyReLU(0.1)),
+        layer(out_channels, out_channels, 3, act=nn.LeakyReLU(0.1)),
+        layer(out_channels, out_channels, 3),
+        shortcut=layer(in_channels, out_channels, 1),
+        act=nn.LeakyReLU(0.1),
+        pool=nn.MaxPool2d(2),
+    )
 
 
 class ResNet12(nn.Module):
@@ -67,7 +60,7 @@ class ResNet12(nn.Module):
         self.image_shape = (in_channels, height, width)
         channels = [in_channels, *widths]
         self.blocks = nn.Sequential(
-            *(ResidualBlock(i, o, track_running_stats) for i, o in zip(channels, channels[1:], strict=False))
+            *(residual_block(i, o, track_running_stats) for i, o in zip(channels, channels[1:], strict=False))
         )
         self.head = nn.Linear(channels[-1], ways)
 

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from sparsemeta.models.conv_norm import conv_norm
 from sparsemeta.models.image_size import check_images, pooled_size
+from sparsemeta.nn import Residual
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias that divides height and width by `stride`, rounded up, and batch norm."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_channels)))
+def basic_block(in_channels: int, out_channels: int, stride: int = 1) -> Residual:
+    """Two 3x3 convolutions beside the identity, or beside a 1x1 projection where the shape changes.
 
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity, or beside a 1x1 projection where the shape changes."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
-        super().__init__()
-        self.conv1 = conv_norm(in_channels, out_channels, 3, stride)
-        self.conv2 = conv_norm(out_channels, out_channels, 3)
-        same = stride == 1 and in_channels == out_channels
-        self.shortcut = nn.Identity() if same else conv_norm(in_channels, out_channels, 1, stride)
-        self.act = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, in_channels, H, W]`` to ``[N, out_channels, H / stride, W / stride]``, rounded up."""
-        return self.act(self.conv2(self.act(self.conv1(x))) + self.shortcut(x))
+    `[N, in_channels, H, W]` to `[N, out_channels, H / stride, W / stride]`, rounded up.
+    """
+    same = stride == 1 and in_channels == out_channels
+    return Residual(
+        conv_norm(in_channels, out_channels, 3, stride, nn.ReLU()),
+        conv_norm(out_channels, out_channels, 3),
+        shortcut=nn.Identity() if same else conv_norm(in_channels, out_channels, 1, stride),
+        act=nn.ReLU(),
+    )
 
 
 def residual_stages(in_channels: int, widths: Sequence[int], blocks: Sequence[int]) -> nn.Sequential:
     """``stages.<stage>.<block>``: the first block of every stage but the first halves height and width."""
     stages, before = [], in_channels
     for number, (width, count) in enumerate(zip(widths, blocks, strict=True)):
-        first = BasicBlock(before, width, stride=2 if number else 1)
-        stages.append(nn.Sequential(first, *(BasicBlock(width, width) for _ in range(count - 1))))
+        first = basic_block(before, width, stride=2 if number else 1)
+        stages.append(nn.Sequential(first, *(basic_block(width, width) for _ in range(count - 1))))
         before = width
     return nn.Sequential(*stages)
 
@@ -78,8 +71,7 @@ class ResNetCifar(nn.Module):
             raise ValueError(f"expected one width for each of the three stages, got {tuple(widths)}")
         size, _ = pooled_size(image_size, poolings=2)
         self.image_shape = (in_channels, *size)
-        self.stem = conv_norm(in_channels, widths[0], 3)
-        self.act = nn.ReLU()
+        self.stem = conv_norm(in_channels, widths[0], 3, act=nn.ReLU())
         self.stages = residual_stages(widths[0], widths, [(depth - 2) // 6] * 3)
         self.head = nn.Linear(widths[-1], classes)
         initialise(self)
@@ -87,4 +79,4 @@ class ResNetCifar(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images ``[N, in_channels, height, width]`` to logits ``[N, classes]``."""
         check_images(x, self.image_shape)
-        return self.head(self.stages(self.act(self.stem(x))).mean((2, 3)))
+        return self.head(self.stages(self.stem(x)).mean((2, 3)))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from sparsemeta.models.conv_norm import conv_norm
 from sparsemeta.models.image_size import check_images, pooled_size
-from sparsemeta.models.resnet_cifar import conv_norm, initialise, residual_stages
+from sparsemeta.models.resnet_cifar import initialise, residual_stages
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (3, 3, 3, 3), 34: (3, 4, 6, 3)}
 
@@ -40,8 +41,7 @@ class ResNetImageNet(nn.Module):
             raise ValueError(f"expected one width for each of the four stages, got {tuple(widths)}")
         size, _ = pooled_size(image_size, poolings=5)
         self.image_shape = (in_channels, *size)
-        self.stem = conv_norm(in_channels, widths[0], 7, stride=2)
-        self.act = nn.ReLU()
+        self.stem = conv_norm(in_channels, widths[0], 7, stride=2, act=nn.ReLU())
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.stages = residual_stages(widths[0], widths, BLOCKS[depth])
         self.head = nn.Linear(widths[-1], classes)
@@ -50,4 +50,4 @@ class ResNetImageNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images ``[N, in_channels, height, width]`` to logits ``[N, classes]``."""
         check_images(x, self.image_shape)
-        return self.head(self.stages(self.pool(self.act(self.stem(x)))).mean((2, 3)))
+        return self.head(self.stages(self.pool(self.stem(x))).mean((2, 3)))

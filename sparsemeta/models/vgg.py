@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from sparsemeta.models.conv_norm import conv_norm
 from sparsemeta.models.image_size import check_images, pooled_size
-from sparsemeta.models.resnet_cifar import conv_norm, initialise
+from sparsemeta.models.resnet_cifar import initialise
 
 LAYERS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
@@ -56,10 +56,5 @@ class VGG(nn.Module):
 
 def _stage(in_channels: int, width: int, layers: int) -> nn.Sequential:
     """Layers ``0``, ``1``, ... and a pooling, which has no parameters and so is no unit."""
-    units = [_layer(width if number else in_channels, width) for number in range(layers)]
-    return nn.Sequential(*units, nn.MaxPool2d(2))
-
-
-def _layer(in_channels: int, width: int) -> nn.Sequential:
-    parts = conv_norm(in_channels, width, 3)
-    return nn.Sequential(OrderedDict(conv=parts.conv, norm=parts.norm, relu=nn.ReLU()))
+    before = [in_channels] + [width] * (layers - 1)
+    return nn.Sequential(*(conv_norm(channels, width, 3, act=nn.ReLU()) for channels in before), nn.MaxPool2d(2))

@@ -20,9 +20,9 @@ _SPARSE = {nn.Conv2d: SparseConv2d, nn.Linear: SparseLinear}
 def sparsify(model: nn.Module, ticket: Ticket, backend: str | None = "auto", inplace: bool = False) -> nn.Module:
     """Replace every layer that the ticket covers by a sparse one with the layer's present weights where kept.
 
-    Runs of batch norm, ReLU or leaky ReLU, and 2x2 max-pooling in an `nn.Sequential` are computed in one pass
-    (`FusedSequential`), to the same numbers. Everything else stays: names, bias, mode, device, dtype,
-    `requires_grad`, layers and weights used in two places.
+    Runs of batch norm, ReLU or leaky ReLU, and 2x2 max-pooling in an `nn.Sequential`, and the end of a residual block
+    (`sparsemeta.nn.Residual`, as in `ResNet12`) are computed in one pass, to the same numbers (`nn/fused.py`).
+    Everything else stays: names, bias, mode, device, dtype, `requires_grad`, layers and weights used in two places.
     The parameter `<layer>.weight` becomes `<layer>.values`, so make the optimiser afterwards. Masks that
     `torch.nn.utils.prune` has put on a covered layer are applied, and are gone in the sparse one.
 

@@ -5,6 +5,6 @@ from .inner_update import inner_update
 from .masked_conv2d import masked_conv2d
 from .masked_conv2d_update import masked_conv2d_update
 from .masked_linear import masked_linear
-from .norm_act_pool import norm_act_pool
+from .norm_act_pool import Norm, norm_act_pool
 
-__all__ = ["inner_update", "masked_conv2d", "masked_conv2d_update", "masked_linear", "norm_act_pool"]
+__all__ = ["Norm", "inner_update", "masked_conv2d", "masked_conv2d_update", "masked_linear", "norm_act_pool"]

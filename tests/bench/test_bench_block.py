@@ -31,6 +31,14 @@ def test_every_way_gives_the_exact_results(shape, structure, passes):
     assert made.ideal == pytest.approx(4, rel=0.01)
 
 
+@pytest.mark.parametrize("passes", PASSES)
+def test_every_way_of_a_residual_block_gives_the_exact_results(passes):
+    made = case(passes, ConvShape(4, 4, 8, 9), residual=True)
+    errors = {f"{c.role} {c.name}": c.error(c.run()) for c in made.candidates()}
+    assert len(errors) == 2 + len(HERE) and max(errors.values()) < made.tolerance, errors
+    assert made.ideal == pytest.approx(4, rel=0.01) and made.labels["block"].endswith("residual")
+
+
 def test_each_wrong_result_is_noticed():
     made = case("second order")
     for candidate in made.candidates():
@@ -60,14 +68,16 @@ def test_bad_input_is_refused():
         ({"passes": ["backward"]}, "expected each pass to be one of forward"),
         ({"peers": ["sparseprop"]}, "expected each peer to be one of compiled"),
         ({"structures": ["5x5"]}, "expected a block that divides"),
+        ({"shapes": [ConvShape(kernel=1)], "residual": True}, "expected a 3x3 convolution of stride 1"),
     ]:
         with pytest.raises(ValueError, match=message):
-            cases([TINY], **{"backends": ["dense"], **wrong})
+            cases(**{"shapes": [TINY], "backends": ["dense"], **wrong})
 
 
 def test_command(tmp_path):
     line = f"block --custom 4x8x14x14:16:3 --quick --threads 1 --fresh-memory --backend dense --json {tmp_path}/b.json"
-    result = CliRunner().invoke(app, [*line.split(), "--sparsity", "0,0.75", "--plot", f"{tmp_path}/b.svg"])
+    line += f" --sparsity 0,0.75 --residual --plot {tmp_path}/b.svg"
+    result = CliRunner().invoke(app, line.split())
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "b.json").read_text())["results"]
     assert [row["labels"]["pass"] for row in rows] == ["forward+backward"] * 2 + ["second order"] * 2

@@ -16,11 +16,13 @@ from sparsemeta.cli.bench import app
 
 HERE = tuple(name for name in ("dense", "cpu") if not backends.available()[name])
 TINY = MetaShape(16, channels=1, shots=2, hidden=8, queries=2, steps=2)
+TINY_RESNET12 = MetaShape(16, channels=1, shots=2, queries=2, steps=2, widths=(8, 16))
 
 
+@pytest.mark.parametrize("shape", [TINY, TINY_RESNET12], ids=str)
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_every_way_gives_the_exact_meta_gradient(order):
-    case = MetaStepCase(TINY, order, 0.8, 1, HERE, tasks=2)
+def test_every_way_gives_the_exact_meta_gradient(order, shape):
+    case = MetaStepCase(shape, order, 0.8, 1, HERE, tasks=2)
     errors = {f"{c.role} {c.name}": c.error(c.run()) for c in case.candidates()}
     assert len(errors) == 2 + len(HERE) and max(errors.values()) < 1e-2, errors
 

@@ -23,14 +23,22 @@ def calls(monkeypatch):
 
     seen = []
     plain = fused.norm_act_pool
-    monkeypatch.setattr(fused, "norm_act_pool", lambda *a, **k: seen.append(k["pool"]) or plain(*a, **k))
+    monkeypatch.setattr(fused, "norm_act_pool", lambda *a, **k: seen.append(a[5]) or plain(*a, **k))
     return seen
 
 
+def stored():
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    return norm.eval()
+
+
+@pytest.mark.parametrize("norm", [None, stored()], ids=["batch", "running"])
 @pytest.mark.parametrize(("act", "pool"), [(nn.ReLU(), nn.MaxPool2d(2)), (nn.LeakyReLU(0.1), None), (nn.ReLU(), None)])
-def test_same_numbers(act, pool, monkeypatch):
+def test_same_numbers(act, pool, norm, monkeypatch):
     torch.manual_seed(0)
-    plain = block(act=act, pool=pool).double()
+    plain = block(norm, act, pool).double()
     fused = copy.deepcopy(plain)
     fuse(fused)
     seen, x = calls(monkeypatch), torch.randn(3, 2, 7, 8, dtype=torch.float64)
@@ -45,10 +53,9 @@ def test_same_numbers(act, pool, monkeypatch):
     "model",
     [
         block(norm=nn.BatchNorm2d(4)),  # updates running statistics
-        block(norm=nn.BatchNorm2d(4)).eval(),  # reads them
         block(norm=nn.BatchNorm2d(4, track_running_stats=False, affine=False)),
     ],
-    ids=["training", "eval", "not affine"],
+    ids=["training", "not affine"],
 )
 def test_what_cannot_be_fused_runs_as_before(model, monkeypatch):
     expected, plain = copy.deepcopy(model), torch.randn(3, 2, 7, 8)
@@ -68,6 +75,18 @@ def test_hooks_are_still_called(monkeypatch):
     seen = calls(monkeypatch)
     model(torch.randn(3, 2, 7, 8))
     assert heard == ["norm"] and seen == []
+
+
+@pytest.mark.parametrize(
+    "rest", [[], [nn.MaxPool2d(2)], [nn.Sigmoid()], [nn.LeakyReLU(-0.1), nn.MaxPool2d(2)]], ids=str
+)
+def test_without_an_activation_that_pooling_commutes_with(rest, monkeypatch):
+    plain = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), *rest).double()
+    fused = copy.deepcopy(plain)
+    fuse(fused)
+    seen, x = calls(monkeypatch), torch.randn(3, 2, 7, 8, dtype=torch.float64)
+    torch.testing.assert_close(fused(x), plain(x))
+    assert seen == [2 if len(rest) == 1 and isinstance(rest[0], nn.MaxPool2d) else 1]
 
 
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(3), nn.MaxPool2d(2, stride=1), nn.MaxPool2d(2, ceil_mode=True)])
