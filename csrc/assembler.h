@@ -6,7 +6,7 @@
 
 namespace sparsemeta {
 
-enum Register : int { rax = 0, rcx = 1, rdx = 2, rbx = 3, rsi = 6, rdi = 7, r8 = 8, r9 = 9, r10 = 10, r11 = 11 };
+enum Register : int { rax = 0, rcx = 1, rdx = 2, rbx = 3, rbp = 5, rsi = 6, rdi = 7, r8 = 8, r9 = 9, r10 = 10, r11 = 11 };
 
 struct Memory {
   Register base;  // neither rsp nor r12, which would need another byte
@@ -49,9 +49,10 @@ class Assembler {
   void add(Register to, std::int64_t n) { bytes({0x48 | to >> 3, 0x81, 0xc0 | (to & 7)}), word(n); }
   void decrement(Register r) { bytes({0x48 | r >> 3, 0xff, 0xc8 | (r & 7)}); }
   void jump_if_not_zero(std::size_t target) {
-    bytes({0x0f, 0x85});
-    word(static_cast<std::int64_t>(target) - static_cast<std::int64_t>(here()) - 4);
+    bytes({0x0f, 0x85}), relative(target);
   }
+  void jump(std::size_t target) { bytes({0xe9}), relative(target); }
+  void call(std::size_t target) { bytes({0xe8}), relative(target); }
   void ret() { bytes({0xc3}); }
 
  private:
@@ -65,6 +66,7 @@ class Assembler {
   void word(std::int64_t value) {
     for (int i = 0; i < 4; ++i) code_.push_back(static_cast<std::uint8_t>(value >> 8 * i));
   }
+  void relative(std::size_t target) { word(static_cast<std::int64_t>(target) - static_cast<std::int64_t>(here()) - 4); }
   static int register_pair(int reg, int rm) { return 0xc0 | (reg & 7) << 3 | (rm & 7); }
 
   // 512-bit, W = 0; register and extension bits are stored inverted. Lanes that the mask leaves out stay, or become zero.

@@ -118,38 +118,42 @@ class Input {
   std::int64_t first_, last_, offset_ = 0, low_vector_ = none, high_vector_ = none;
 };
 
-enum class Touch { none, input, output };  // what a part brings into the cache while it computes
+// A cache line that code brings in while it computes.
+struct Touch {
+  Memory at;
+  bool written;
+};
 
 // Emits one part: all vectors of a tile, for one group of output lines and one run of input lines.
 class PartEmitter {
  public:
-  PartEmitter(Assembler& a, const Layout& layout, std::int64_t first_out, Touch touch)
-      : a_(a), layout_(layout), first_out_(first_out), touch_(touch) {}
+  PartEmitter(Assembler& a, const Layout& layout, std::int64_t first_out, std::vector<Touch> touches)
+      : a_(a), layout_(layout), first_out_(first_out), touches_(std::move(touches)) {}
 
   // `used`: lines of the group that the part adds to; `fresh`: no part did before.
   void emit(Weights begin, Weights end, bool fresh, const std::vector<int>& used) {
     using O = ProductOperands;
-    a_.push(rbx);
+    for (auto r : {rbx, rbp}) a_.push(r);
     a_.load(rax, operand(offsetof(O, x)));
     a_.load(rsi, operand(offsetof(O, values)));
     a_.load(rdx, operand(offsetof(O, y)));
     a_.load(r11, operand(offsetof(O, masks)));
     a_.load(r8, operand(offsetof(O, bias)));
     a_.load(rcx, operand(offsetof(O, vectors)));
-    a_.load(rbx, operand(touch_ == Touch::output ? offsetof(O, out) : offsetof(O, next)));
+    a_.load(rbx, operand(offsetof(O, next)));
+    a_.load(rbp, operand(offsetof(O, out)));
     const auto loop = a_.here();
     a_.lea(r9, {rsi, window});
     Masks masks(a_, r11, begin, end);
     masks.next_vector();
     for (int out : used) open(out, fresh, masks);
     sum(begin, end, masks);
+    while (!touches_.empty()) touch();
     for (int out : used) close(out, masks);
-    if (touch_ == Touch::output)
-      for (std::int64_t line = 0; line < layout_.lines_out; ++line) a_.prefetch_for_write({rbx, line * layout_.touch_out * float_bytes});
     next_vector();
     a_.decrement(rcx);
     a_.jump_if_not_zero(loop);
-    a_.pop(rbx);
+    for (auto r : {rbp, rbx}) a_.pop(r);
     a_.ret();
   }
 
@@ -176,7 +180,7 @@ class PartEmitter {
     for (auto w = begin; w != end;) {
       if (w->line != line) {
         input.next_line(line = w->line);
-        if (touch_ == Touch::input) a_.prefetch({rbx, line * layout_.touch_in * float_bytes});
+        if (!touches_.empty()) touch();
       }
       const auto tap = w;
       const int x = input.at(tap->shift, masks.at(tap->mask));
@@ -185,14 +189,19 @@ class PartEmitter {
     }
   }
 
+  void touch() {
+    const auto [at, written] = touches_.back();
+    touches_.pop_back();
+    written ? a_.prefetch_for_write(at) : a_.prefetch(at);
+  }
+
   void multiply(int out, int x) {
     if (used_values_ && used_values_ % 256 == 0) a_.add(r9, 2 * window);
     a_.multiply_add_scalar(out, x, {r9, (used_values_++ % 256) * float_bytes - window});
   }
 
   void next_vector() {
-    for (auto r : {rax, rdx}) a_.add(r, vector_bytes);
-    if (touch_ != Touch::none) a_.add(rbx, vector_bytes);
+    for (auto r : {rax, rdx, rbx, rbp}) a_.add(r, vector_bytes);
     if (layout_.mask_row) a_.add(r11, layout_.mask_row * static_cast<std::int64_t>(sizeof(std::uint16_t)));
     if (layout_.edge) {
       a_.add(operand(offsetof(ProductOperands, first)), vector_bytes);
@@ -203,7 +212,92 @@ class PartEmitter {
   Assembler& a_;
   const Layout& layout_;
   std::int64_t first_out_, used_values_ = 0;
-  Touch touch_;
+  std::vector<Touch> touches_;
+};
+
+// The group's share of all lines, one by one between its multiply-adds: memory is asked at an even rate, never for many
+// lines at once.
+std::vector<Touch> touches_of(const Layout& layout, std::int64_t group, std::int64_t groups) {
+  std::vector<Touch> touches;
+  const auto share = [&](Register base, std::int64_t lines, std::int64_t pitch, bool written) {
+    if (pitch)
+      for (auto line = lines * group / groups; line < lines * (group + 1) / groups; ++line) touches.push_back({{base, line * pitch * float_bytes}, written});
+  };
+  share(rbx, layout.lines_in, layout.touch_in, false);
+  share(rbp, layout.lines_out, layout.touch_out, true);
+  return touches;
+}
+
+// Emits the parts of a weight gradient: the sums of a part's weights stay in registers over the vectors of a tile.
+class CorrelationEmitter {
+ public:
+  // Every part calls the code that loads and stores the sums: what is executed once for a tile comes from far away.
+  CorrelationEmitter(Assembler& a, const Layout& layout) : a_(a), layout_(layout), load_(a.here()) {
+    for (int i = 0; i < most_sums; ++i) a_.load(i, sum(i));
+    a_.ret();
+    store_ = a_.here();
+    for (int i = 0; i < most_sums; ++i) a_.store(sum(i), i);
+    a_.ret();
+  }
+
+  void emit(Weights begin, Weights end) {
+    using O = CorrelationOperands;
+    a_.load(rdx, operand(offsetof(O, before)));
+    a_.call(load_);
+    a_.load(rax, operand(offsetof(O, x)));
+    a_.load(rsi, operand(offsetof(O, g)));
+    a_.load(r11, operand(offsetof(O, masks)));
+    a_.load(rcx, operand(offsetof(O, vectors)));
+    first_out_ = std::min_element(begin, end, [](const Weight& a, const Weight& b) { return a.out < b.out; })->out;
+    a_.lea(r8, {rsi, (first_out_ + near_lines + near_lines / 2) * line_bytes()});
+    a_.add(rsi, (first_out_ + near_lines / 2) * line_bytes());
+    const auto loop = a_.here();
+    Masks masks(a_, r11, begin, end);
+    masks.next_vector();
+    correlate(begin, end, masks);
+    next_vector(std::any_of(begin, end, [&](const Weight& w) { return w.line < layout_.edge || w.line >= layout_.lines_in - layout_.edge; }));
+    a_.decrement(rcx);
+    a_.jump_if_not_zero(loop);
+    a_.load(rdx, operand(offsetof(O, sums)));
+    a_.jump(store_);
+  }
+
+ private:
+  static constexpr std::int64_t near_lines = 9;  // lines of g that 8-bit displacements reach from one register
+
+  static Memory operand(std::size_t offset) { return {rdi, static_cast<std::int64_t>(offset)}; }
+  static Memory sum(int i) { return {rdx, i * vector_bytes}; }
+  std::int64_t line_bytes() const { return layout_.pitch_out * float_bytes; }
+
+  Memory g(std::int64_t out) const {
+    const auto line = out - first_out_ - near_lines / 2;
+    return line <= near_lines / 2 ? Memory{rsi, line * line_bytes()} : Memory{r8, (line - near_lines) * line_bytes()};
+  }
+
+  void correlate(Weights begin, Weights end, Masks& masks) {
+    Input input(a_, layout_, rax, offsetof(CorrelationOperands, first), offsetof(CorrelationOperands, last));
+    std::int64_t line = -1;
+    int sum = 0;
+    for (auto w = begin; w != end;) {
+      if (w->line != line) input.next_line(line = w->line);
+      const auto tap = w;
+      const int x = input.at(tap->shift, masks.at(tap->mask));
+      for (; w != end && w->line == line && w->shift == tap->shift && w->mask == tap->mask; ++w) a_.multiply_add(sum++, x, g(w->out));
+    }
+  }
+
+  void next_vector(bool edge) {
+    for (auto r : {rax, rsi, r8}) a_.add(r, vector_bytes);
+    if (layout_.mask_row) a_.add(r11, layout_.mask_row * static_cast<std::int64_t>(sizeof(std::uint16_t)));
+    if (!edge) return;
+    a_.add(operand(offsetof(CorrelationOperands, first)), vector_bytes);
+    a_.add(operand(offsetof(CorrelationOperands, last)), vector_bytes);
+  }
+
+  Assembler& a_;
+  const Layout& layout_;
+  std::size_t load_, store_ = 0;
+  std::int64_t first_out_ = 0;
 };
 
 }  // namespace
@@ -219,12 +313,7 @@ std::vector<Weight> packed_weights(const Index& index) {
   return weights;
 }
 
-std::int64_t GeneratedProduct::tile_vectors(std::int64_t lines_out) {
-  return std::clamp<std::int64_t>(512 * 1024 / (std::max<std::int64_t>(lines_out, 1) * vector_bytes), 16, 32);
-}
-
-GeneratedProduct::GeneratedProduct(std::vector<Weight> weights, const Layout& layout)
-    : tile_vectors_(tile_vectors(layout.lines_out)), zeros_(static_cast<std::size_t>(layout.lines_out), 0.0f) {
+GeneratedProduct::GeneratedProduct(std::vector<Weight> weights, const Layout& layout) : zeros_(static_cast<std::size_t>(layout.lines_out), 0.0f) {
   const auto groups = (layout.lines_out + most_sums - 1) / most_sums;
   const auto begins = [&](std::int64_t g) { return (g * layout.lines_out + groups - 1) / groups; };
   const auto group = [&](const Weight& w) { return w.out * groups / layout.lines_out; };
@@ -244,9 +333,8 @@ GeneratedProduct::GeneratedProduct(std::vector<Weight> weights, const Layout& la
       std::vector<int> lines;
       for (std::size_t i = 0; i < used.size(); ++i)
         if (used[i]) lines.push_back(static_cast<int>(i));
-      const auto touch = g == 0 && layout.touch_in ? Touch::input : fresh && g == groups - 1 && layout.touch_out ? Touch::output : Touch::none;
       parts_.push_back({assembler.here(), static_cast<std::int64_t>(source_.size())});
-      PartEmitter(assembler, layout, begins(g), touch).emit(w, end, fresh, lines);
+      PartEmitter(assembler, layout, begins(g), fresh ? touches_of(layout, g, groups) : std::vector<Touch>{}).emit(w, end, fresh, lines);
       fresh = false;
       for (; w != end; ++w) source_.push_back(w->source);
     } while (w != none && group(*w) == g);
@@ -256,8 +344,6 @@ GeneratedProduct::GeneratedProduct(std::vector<Weight> weights, const Layout& la
 }
 
 GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const Layout& layout, std::int64_t block_lines) {
-  using O = CorrelationOperands;
-  const auto operand = [](std::size_t offset) { return Memory{rdi, static_cast<std::int64_t>(offset)}; };
   constexpr std::int64_t group_lines = 16;  // few lines of g, which share the first-level cache
   const auto groups = std::max<std::int64_t>(1, (layout.lines_out + group_lines - 1) / group_lines);
   // Many weights for each line: row by row of the kernel, so that a part has few masks to load. Few: all of a line together.
@@ -267,43 +353,16 @@ GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const La
   };
   std::sort(weights.begin(), weights.end(), [&](const Weight& a, const Weight& b) { return order(a) < order(b); });
   Assembler a;
+  CorrelationEmitter emitter(a, layout);
   Weights w = weights.begin(), none = weights.end();
   for (std::int64_t block = 0; block * block_lines < layout.lines_in; ++block) {
     block_begin_.push_back(static_cast<std::int64_t>(parts_.size()));
     while (w != none && w->line / block_lines == block) {
       parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
       auto end = w;
-      while (end != none && end - w < most_weights && end->line / block_lines == block) ++end;
-      const int n = static_cast<int>(end - w);
-      a.load(rdx, operand(offsetof(O, before)));
-      for (int i = 0; i < n; ++i) a.load(i, {rdx, i * vector_bytes});
-      a.load(rax, operand(offsetof(O, x)));
-      a.load(rsi, operand(offsetof(O, g)));
-      a.load(r11, operand(offsetof(O, masks)));
-      a.load(rcx, operand(offsetof(O, vectors)));
-      const auto loop = a.here();
-      Masks masks(a, r11, w, end);
-      masks.next_vector();
-      Input input(a, layout, rax, offsetof(O, first), offsetof(O, last));
-      std::int64_t line = -1;
-      for (int i = 0; i < n;) {
-        if (w->line != line) input.next_line(line = w->line);
-        const auto tap = w;
-        const int x = input.at(tap->shift, masks.at(tap->mask));
-        for (; i < n && w->line == line && w->shift == tap->shift && w->mask == tap->mask; ++w, ++i) {
-          a.multiply_add(i, x, {rsi, w->out * layout.pitch_out * float_bytes});
-          source_.push_back(w->source);
-        }
-      }
-      for (auto r : {rax, rsi}) a.add(r, vector_bytes);
-      if (layout.mask_row) a.add(r11, layout.mask_row * static_cast<std::int64_t>(sizeof(std::uint16_t)));
-      if (layout.edge)
-        for (auto offset : {offsetof(O, first), offsetof(O, last)}) a.add(operand(offset), vector_bytes);
-      a.decrement(rcx);
-      a.jump_if_not_zero(loop);
-      a.load(rdx, operand(offsetof(O, sums)));
-      for (int i = 0; i < n; ++i) a.store({rdx, i * vector_bytes}, i);
-      a.ret();
+      for (; end != none && end - w < most_weights && end->line / block_lines == block; ++end) source_.push_back(end->source);
+      emitter.emit(w, end);
+      w = end;
     }
   }
   block_begin_.push_back(static_cast<std::int64_t>(parts_.size()));

@@ -1,6 +1,7 @@
 // Straight-line AVX-512 code for the products of one pattern. The structure is in the code, the values are a stream.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -39,7 +40,8 @@ class GeneratedProduct {
   GeneratedProduct(std::vector<Weight> weights, const Layout& layout);
 
   bool ready() const { return code_ && code_->entry(); }
-  std::int64_t tile_vectors() const { return tile_vectors_; }
+  // Of a tile: few, so that its lines stay in the first-level cache; more of a pattern whose code comes from far away.
+  std::int64_t tile_vectors() const { return std::clamp<std::int64_t>(static_cast<std::int64_t>(source_.size()) / 1500, 16, 64); }
   const std::vector<std::int32_t>& source() const { return source_; }
   std::int64_t groups() const { return static_cast<std::int64_t>(group_begin_.size()) - 1; }
   std::int64_t parts() const { return static_cast<std::int64_t>(parts_.size()); }
@@ -52,12 +54,7 @@ class GeneratedProduct {
     reinterpret_cast<void (*)(ProductOperands*)>(code_->entry() + p.entry)(&operands);
   }
 
-  static std::int64_t tile_vectors(std::int64_t lines_out);
-  // Elements between the lines of a tile that are not an image's.
-  static std::int64_t sums_pitch(std::int64_t lines_out) { return (tile_vectors(lines_out) + 1) * 16; }
-
  private:
-  std::int64_t tile_vectors_;
   std::vector<Part> parts_;
   std::vector<std::int64_t> group_begin_;
   std::vector<std::int32_t> source_;
@@ -77,7 +74,7 @@ struct CorrelationOperands {
 // sums[j][0 .. 16) += <g line, shifted x line> lane by lane, for at most `most_weights` weights of each part.
 class GeneratedCorrelation {
  public:
-  static constexpr std::int64_t most_vectors = 32;  // of a tile: long, because every tile loads and stores the sums
+  static constexpr std::int64_t most_vectors = 28;  // of a tile: long, because every tile loads and stores the sums
   static constexpr std::int64_t most_weights = 28;
 
   GeneratedCorrelation(std::vector<Weight> weights, const Layout& layout, std::int64_t block_lines);

@@ -77,9 +77,9 @@ struct InPlaceProduct {
         const auto skip = v * lanes16;
         const float* x = image(t, n) + skip;
         const auto ahead = at + (end - begin);
-        code.run(part, {x, edges.first(x, skip, n, images), edges.last(x, skip, n, images), kept, y + n * out.image + skip,
-                        masks.data() + v * place.mask_row, offset, image(t, ahead / place.vectors) + ahead % place.vectors * lanes16,
-                        y + ahead / place.vectors * out.image + ahead % place.vectors * lanes16, count});
+        float* to = y + n * out.image + skip;
+        code.run(part, {x, edges.first(x, skip, n, images), edges.last(x, skip, n, images), kept, to, masks.data() + v * place.mask_row, offset,
+                        image(t, ahead / place.vectors) + ahead % place.vectors * lanes16, to + 2 * lanes16, count});
         at += count;
       }
   }
@@ -136,7 +136,6 @@ struct InPlaceTiles {
       const float* from = reinterpret_cast<const float*>(g.data) + t * g.task + n * g.image + o * g.channel + skip;
       float* to = held + o * pitch();
       for (std::int64_t k = 0; k < elements; k += lanes16) {
-        __builtin_prefetch(from + 2 * g.channel + k, 0, 2);
         Simd<float>::store(to + k, Simd<float>::load_masked(from + k, Simd<float>::first(elements - k)));
       }
     }
@@ -148,8 +147,28 @@ struct InPlaceTiles {
       operands.first = edges.first(from, skip, n, work.images);
       operands.last = edges.last(from, skip, n, work.images);
     }
-    sums.add(code, 0, code.parts(), operands);
+    const Upcoming upcoming{*this, t, c + 1 < count(work, 0) ? c + 1 : c};
+    sums.add(code, 0, code.parts(), operands, [&](std::int64_t part) { upcoming.touch(part, code.parts()); });
   }
+
+  // The next tile, brought into the second-level cache part by part of this one.
+  struct Upcoming {
+    const InPlaceTiles& tiles;
+    std::int64_t task, c;
+
+    void touch(std::int64_t part, std::int64_t parts) const {
+      const auto &x = tiles.plan.x, &y = tiles.plan.y;
+      const auto lines = x.channels + y.channels;
+      for (auto line = lines * part / parts; line < lines * (part + 1) / parts; ++line)
+        line < x.channels ? touch(tiles.x, line) : touch(tiles.g, line - x.channels);
+    }
+    void touch(const View& v, std::int64_t channel) const {
+      const auto& place = tiles.plan.in_place;
+      const auto n = c / tiles.tiles(), i = c % tiles.tiles(), begin = place.vectors * i / tiles.tiles(), vectors = place.vectors * (i + 1) / tiles.tiles() - begin;
+      const float* at = reinterpret_cast<const float*>(v.data) + task * v.task + n * v.image + channel * v.channel + begin * lanes16;
+      for (std::int64_t k = 0; k < vectors; ++k) __builtin_prefetch(at + k * lanes16, 0, 2);
+    }
+  };
 
   static std::int64_t pitch(std::int64_t vectors) { return (vectors + 1) * lanes16; }
   static std::int64_t pitch() { return pitch(GeneratedCorrelation::most_vectors); }

@@ -17,16 +17,18 @@ class LaneSums {
   static bool fit(std::int64_t nnz) { return nnz * vector_bytes <= 512 * 1024; }
 
   LaneSums(std::int64_t nnz, bool all_lanes, Buffer<T>& buffer) : nnz_(nnz), all_lanes_(all_lanes) {
-    const auto size = (nnz + S::lanes) * (all_lanes ? S::lanes : 1);
+    const auto size = (nnz + 2 * S::lanes) * (all_lanes ? S::lanes : 1);
     sums_ = buffer.get(size);
     std::fill_n(sums_, size, T{0});
   }
 
   T* data() const { return sums_; }  // [nnz][lanes]
 
-  // Parts [begin, end) of the code, on one tile.
-  void add(const GeneratedCorrelation& code, std::int64_t begin, std::int64_t end, const CorrelationOperands& tile) const {
+  // Parts [begin, end) of the code, on one tile; `before(part)` is called ahead of each.
+  template <class Before>
+  void add(const GeneratedCorrelation& code, std::int64_t begin, std::int64_t end, const CorrelationOperands& tile, Before before) const {
     for (auto part = begin; part < end; ++part) {
+      before(part);
       auto operands = tile;
       operands.before = operands.sums = sums_ + code.begin(part) * S::lanes;
       if (all_lanes_) code.run(part, operands);

@@ -117,10 +117,14 @@ struct Compiled {
 // The same by code generated for the pattern.
 struct Generated {
   const GeneratedProduct& product;
-  std::int64_t lines_pitch;
+  std::int64_t lines_out;
 
-  std::int64_t tile() const { return product.tile_vectors(); }
-  std::int64_t pitch() const { return lines_pitch; }
+  // The sums of a tile, one line after another, share the second-level cache with the packed lines.
+  static std::int64_t tile(std::int64_t lines_out) { return std::clamp<std::int64_t>(8192 / std::max<std::int64_t>(lines_out, 1), 16, 32); }
+  static std::int64_t pitch(std::int64_t lines_out) { return (tile(lines_out) + 1) * Simd<float>::lanes; }
+
+  std::int64_t tile() const { return tile(lines_out); }
+  std::int64_t pitch() const { return pitch(lines_out); }
   const std::vector<std::int32_t>& source() const { return product.source(); }
   void run(const float* x, const float* values, float* sums, int vectors, const float* bias, const float* next,
            const float* out) const {
@@ -212,7 +216,7 @@ struct GeneratedSums {
   std::int64_t tile() const { return GeneratedCorrelation::most_vectors; }
   const std::vector<std::int32_t>& source() const { return correlation.source(); }
   void run(std::int64_t block, const float* x, const float* g, const LaneSums<float>& sums, int vectors) const {
-    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, nullptr, vectors});
+    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, nullptr, vectors}, [](std::int64_t) {});
   }
 };
 
@@ -299,10 +303,10 @@ bool generated_product(const ConvPlan& plan, bool transposed, View in, View out,
       return code.ready();
     }
     const auto& code = index.generated.get([&] {
-      const Layout layout{index.lines_in, index.lines_out, index.pitch, GeneratedProduct::sums_pitch(index.lines_out), 0, 0, index.channel_in, index.channel_out};
+      const Layout layout{index.lines_in, index.lines_out, index.pitch, Generated::pitch(index.lines_out), 0, 0, index.channel_in, index.channel_out};
       return std::make_shared<const GeneratedProduct>(packed_weights(index), layout);
     });
-    if (code.ready()) Product<T, Generated>{plan, index, {code, GeneratedProduct::sums_pitch(index.lines_out)}, from, to, in, out, values, bias}.run(work);
+    if (code.ready()) Product<T, Generated>{plan, index, {code, index.lines_out}, from, to, in, out, values, bias}.run(work);
     return code.ready();
   }
   return false;
