@@ -79,16 +79,26 @@ struct Cells {
       return (code & 2) != 0 ? bottom : top;
     }
   }
+  // With intrinsics: compilers take the vector of bytes apart, element by element.
   static ivec load_code(const std::uint8_t* from, std::int64_t n) {
+#if defined(__AVX512F__)
+    const auto some = _mm_maskz_loadu_epi8(static_cast<__mmask16>(S::first(n)), from);
+    if constexpr (sizeof(T) == 4) return reinterpret_cast<ivec>(_mm512_cvtepu8_epi32(some));
+    else return reinterpret_cast<ivec>(_mm512_cvtepu8_epi64(some));
+#else
     bytes b{};
-    if (n >= lanes) std::memcpy(&b, from, lanes);  // of known length: one load
-    else load_some(b, from, n);
+    std::memcpy(&b, from, static_cast<std::size_t>(std::min<std::int64_t>(n, lanes)));
     return __builtin_convertvector(b, ivec);
+#endif
   }
   static void store_code(std::uint8_t* to, ivec code, std::int64_t n) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) _mm512_mask_cvtepi32_storeu_epi8(to, static_cast<__mmask16>(S::first(n)), reinterpret_cast<__m512i>(code));
+    else _mm512_mask_cvtepi64_storeu_epi8(to, static_cast<__mmask8>(S::first(n)), reinterpret_cast<__m512i>(code));
+#else
     const bytes b = __builtin_convertvector(code, bytes);
-    if (n >= lanes) std::memcpy(to, &b, lanes);
-    else store_some(to, b, n);
+    std::memcpy(to, &b, static_cast<std::size_t>(std::min<std::int64_t>(n, lanes)));
+#endif
   }
   // The gradient that reaches the selected elements.
   static vec gradient(const T* g, ivec code, vec slope, std::int64_t n) {
@@ -96,29 +106,17 @@ struct Cells {
     return (code & passes) != 0 ? given : given * slope;
   }
   static T sum(vec v) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps(reinterpret_cast<__m512>(v));
+    else return _mm512_reduce_add_pd(reinterpret_cast<__m512d>(v));
+#else
     T total = 0;
     for (int i = 0; i < lanes; ++i) total += v[i];
     return total;
+#endif
   }
 
  private:
-  static void load_some(bytes& b, const std::uint8_t* from, std::int64_t n) {
-#if defined(__AVX512F__)
-    const auto some = _mm_maskz_loadu_epi8(static_cast<__mmask16>(S::first(n)), from);
-    std::memcpy(&b, &some, lanes);
-#else
-    std::memcpy(&b, from, static_cast<std::size_t>(n));
-#endif
-  }
-  static void store_some(std::uint8_t* to, const bytes& b, std::int64_t n) {
-#if defined(__AVX512F__)
-    __m128i some{};
-    std::memcpy(&some, &b, lanes);
-    _mm_mask_storeu_epi8(to, static_cast<__mmask16>(S::first(n)), some);
-#else
-    std::memcpy(to, &b, static_cast<std::size_t>(n));
-#endif
-  }
   static ivec evens(int from) {
     ivec i;
     for (int k = 0; k < lanes; ++k) i[k] = 2 * k + from;

@@ -6,9 +6,10 @@
 
 #include <cmath>
 
-#include "../chain.h"
 #include "chain_first_rows.h"
+#include "chain_groups.h"
 #include "chain_pieces.h"
+#include "chain_totals.h"
 
 namespace sparsemeta::SPARSEMETA_ISA {
 
@@ -30,7 +31,8 @@ struct FirstMemory {
   double *cov, *cov_d;                // [nnz]: of the tap with the output, with its tangent
   double *rstd, *mean_vx;             // [outputs]
   T *weight, *constant, *constant_d;  // folded with the normalisation: [2 nnz], [outputs]
-  T *sums, *totals;                   // [threads, 2 nnz, lanes], [threads, 2 outputs, lanes]
+  T *sums, *totals;                   // [threads, 2 nnz + 2 outputs, lanes] of what correlates with the taps and of all, [as many]
+  std::int64_t size;                  // of the sums of a thread, with room for whole vectors
   double* moments;                    // [threads, taps + taps^2]
 
   FirstMemory(const FirstBlock& block, int threads, Pieces& pieces) {
@@ -39,8 +41,9 @@ struct FirstMemory {
     for (auto** p : {&rstd, &mean_vx}) *p = pieces.take<double>(outputs);
     weight = pieces.take<T>(2 * nnz);
     for (auto** p : {&constant, &constant_d}) *p = pieces.take<T>(outputs);
-    sums = pieces.take<T>(threads * 2 * nnz * Simd<T>::lanes);
-    totals = pieces.take<T>(threads * 2 * outputs * Simd<T>::lanes);
+    size = 2 * nnz + 2 * outputs + Simd<T>::lanes;
+    sums = pieces.take<T>(threads * size * Simd<T>::lanes);
+    totals = pieces.take<T>(size);
     moments = pieces.take<double>(threads * (block.taps + block.taps * block.taps));
   }
 };
@@ -60,34 +63,49 @@ class First {
     if (of_.normalises) measure(to, count);
   }
 
-  // y, code and, where there are tangents, y_d, in images of `channels` planes of cells.
-  void forward(const FirstImages<T>& from, std::int64_t images, const T* theta, const T* tangent, std::int64_t channels, T* y, T* y_d, std::uint8_t* code) const {
-    fold(from, theta, tangent);
-    over_strips(images, [&](auto rows, std::int64_t n, const Strip& strip, int) {
+  // Weights and constants with which the convolution gives the normalised output, and its tangent, at once.
+  void fold(const FirstImages<T>& of, const T* theta, const T* tangent) const {
+    for (std::int64_t o = 0; o < outputs_; ++o) of_.normalises ? fold_normalised(of, theta, tangent, o) : fold_plain(theta, tangent, o);
+  }
+
+  // After `fold`, of a group: y and code and, with `dual`, behind y its tangent, in the images of the batch.
+  template <bool dual>
+  void forward(const FirstImages<T>& from, const Group& group, T* y, std::uint8_t* code) const {
+    const auto channels = (dual ? 2 : 1) * outputs_, cells = of_.cells(), tangent = outputs_ * cells;
+    over_strips(group, [&](auto rows, std::int64_t n, const Strip& strip, int) {
       for (std::int64_t o = 0; o < outputs_; ++o) {
-        const auto at = (n * channels + o) * of_.cells();
-        const FoldedRow<T> row{block_.tap.data() + block_.begin[o], m_.weight + block_.begin[o], kept(o), nnz_, m_.constant[o], tangent ? m_.constant_d[o] : T{0}};
-        tangent ? rows.template forward<true>(from.planes + n * block_.image, strip, row, y + at, y_d + at, code + at)
-                : rows.template forward<false>(from.planes + n * block_.image, strip, row, y + at, nullptr, code + at);
+        const auto at = (n * channels + o) * cells;
+        rows.template fetch<1>(strip, y + at + cells), rows.template fetch<1>(strip, code + at + cells);
+        if (dual) rows.template fetch<1>(strip, y + at + tangent + cells);
+        const FoldedRow<T> row{block_.tap.data() + block_.begin[o], m_.weight + block_.begin[o], kept(o), nnz_, m_.constant[o], dual ? m_.constant_d[o] : T{0}};
+        rows.template forward<dual>(from.planes + n * block_.image, strip, row, y + at, y + at + tangent, code + at);
       }
     });
   }
 
-  // After `forward`: from the gradient of y to those of weights, bias, gamma and beta; with tangents only to theirs.
-  void backward(const FirstImages<T>& from, std::int64_t images, const T* theta, const T* tangent, std::int64_t channels, const T* g, const T* g_d, const std::uint8_t* code, T* grad) const {
-    std::fill_n(m_.sums, threads_ * 2 * nnz_ * lanes, T{0});
-    std::fill_n(m_.totals, threads_ * 2 * outputs_ * lanes, T{0});
-    over_strips(images, [&](auto rows, std::int64_t n, const Strip& strip, int part) {
-      T *sums = m_.sums + part * 2 * nnz_ * lanes, *totals = m_.totals + part * 2 * outputs_ * lanes;
+  void clear() const { std::fill_n(m_.sums, threads_ * m_.size * lanes, T{0}); }
+
+  // After `forward` and `clear`, of a group: adds up what the gradient g of y, that of the group's first image at g, correlates
+  // with. With `dual` the tangents of g lie ahead of it.
+  template <bool dual>
+  void correlate(const FirstImages<T>& from, const Group& group, const T* g, const std::uint8_t* code) const {
+    const auto channels = (dual ? 2 : 1) * outputs_, cells = of_.cells(), value = (dual ? outputs_ : 0) * cells;
+    over_strips(group, [&](auto rows, std::int64_t n, const Strip& strip, int slot) {
+      T *sums = m_.sums + slot * m_.size * lanes, *totals = sums + 2 * nnz_ * lanes;
       for (std::int64_t o = 0; o < outputs_; ++o) {
-        const auto at = (n * channels + o) * of_.cells();
-        const auto run = [&](auto dual) {
-          rows.template correlate<dual>(from.planes + n * block_.image, strip, block_.tap.data() + block_.begin[o], kept(o), g + at, g_d + at, code + at,
-                                        sums + block_.begin[o] * lanes, nnz_ * lanes, totals + o * lanes, totals + (outputs_ + o) * lanes);
-        };
-        tangent ? run(std::true_type{}) : run(std::false_type{});
+        const auto at = ((n - group.first) * channels + o) * cells;
+        const auto* selected = code + (n * channels + o) * cells;
+        rows.template fetch<0>(strip, g + at + value + cells), rows.template fetch<0>(strip, selected + cells);
+        if (dual) rows.template fetch<0>(strip, g + at + cells);
+        rows.template correlate<dual>(from.planes + n * block_.image, strip, block_.tap.data() + block_.begin[o], kept(o), g + at + value, g + at, selected,
+                                      sums + block_.begin[o] * lanes, nnz_ * lanes, totals + o * lanes, totals + (outputs_ + o) * lanes);
       }
     });
+  }
+
+  // The gradients of weights, bias, gamma and beta from all of that; with a tangent theirs alone.
+  void finish(const FirstImages<T>& from, std::int64_t images, const T* theta, const T* tangent, T* grad) const {
+    add_lanes(m_.sums, 2 * nnz_ + 2 * outputs_, threads_, m_.size * lanes, m_.totals);
     for (std::int64_t o = 0; o < outputs_; ++o) tangent ? finish_tangent(from, images, theta, tangent, o, grad) : finish(from, theta, o, grad);
   }
 
@@ -157,7 +175,7 @@ class First {
   // Products of taps [i, i + 4) with taps [j, j + 4), and where i == j the sums of the former.
   void add_products(const T* planes, const Strip& strip, std::int64_t i, std::int64_t j, double* moments) const {
     const auto taps = block_.taps, cells = block_.pool * block_.pool;
-    typename S::vec product[4][4] = {}, sum[4] = {};
+    typename S::vec product[16] = {}, sum[4] = {};
     for (std::int64_t k = 0; k < cells; ++k) {
       const auto last = std::min(strip.last, (block_.out_height - k / block_.pool + block_.pool - 1) / block_.pool);
       const auto columns = (block_.out_width - k % block_.pool + block_.pool - 1) / block_.pool;
@@ -173,20 +191,16 @@ class First {
           for (int t = 0; t < 4; ++t) x[t] = S::load_masked(a[t] + at, S::first(columns - q)), sum[t] += x[t];
           for (int u = 0; u < 4; ++u) {
             const auto y = S::loadu(b[u] + at);
-            for (int t = 0; t < 4; ++t) product[t][u] += x[t] * y;
+            for (int t = 0; t < 4; ++t) product[4 * t + u] += x[t] * y;
           }
         }
     }
+    for (int t = 0; t < 16; t += lanes) S::sum_lanes(product + t);
     for (std::int64_t t = 0; t < std::min<std::int64_t>(4, taps - i); ++t) {
       if (i == j) moments[i + t] += static_cast<double>(Cells<T, 1>::sum(sum[t]));
       for (std::int64_t u = 0; u < std::min<std::int64_t>(4, taps - j); ++u)
-        moments[taps + (i + t) * taps + j + u] += static_cast<double>(Cells<T, 1>::sum(product[t][u]));
+        moments[taps + (i + t) * taps + j + u] += static_cast<double>(product[(4 * t + u) / lanes * lanes][(4 * t + u) % lanes]);
     }
-  }
-
-  // Weights and constants with which the convolution gives the normalised output, and its tangent, at once.
-  void fold(const FirstImages<T>& of, const T* theta, const T* tangent) const {
-    for (std::int64_t o = 0; o < outputs_; ++o) of_.normalises ? fold_normalised(of, theta, tangent, o) : fold_plain(theta, tangent, o);
   }
 
   void fold_plain(const T* theta, const T* tangent, std::int64_t o) const {
@@ -230,38 +244,32 @@ class First {
     return sum;
   }
 
-  // Sums over lanes and threads.
-  double total(const T* of, std::int64_t size, std::int64_t i) const {
-    double sum = 0;
-    for (int part = 0; part < threads_; ++part)
-      for (int lane = 0; lane < lanes; ++lane) sum += static_cast<double>(of[(part * size + i) * lanes + lane]);
-    return sum;
-  }
+  double total(std::int64_t i) const { return static_cast<double>(m_.totals[i]); }
   // sum_u (x_j - mean of x_j), for u or (`tangent`) its tangent.
   double centred(const FirstImages<T>& of, std::int64_t j, double u, bool tangent) const {
-    return total(m_.sums, 2 * nnz_, j + (tangent ? nnz_ : 0)) - (of_.normalises ? u * of.mean[block_.tap[j]] : 0.0);
+    return total(j + (tangent ? nnz_ : 0)) - (of_.normalises ? u * of.mean[block_.tap[j]] : 0.0);
   }
 
   void finish(const FirstImages<T>& of, const T* theta, std::int64_t o, T* grad) const {
-    const double u = total(m_.totals, 2 * outputs_, o), scale = of_.normalises ? theta[of_.gamma + o] * m_.rstd[o] : 1.0;
+    const double u = total(2 * nnz_ + o), scale = of_.normalises ? theta[of_.gamma + o] * m_.rstd[o] : 1.0;
     double ux = 0;
     for (std::int64_t j = block_.begin[o]; j < block_.begin[o + 1]; ++j) {
       const double r = centred(of, j, u, false);
       if (of_.normalises) ux += m_.rstd[o] * weight_of(theta, j) * r;
       grad[of_.values + block_.source[j]] = static_cast<T>(scale * r);
     }
-    store_norm_grads(o, u, ux, grad);
+    store_norm_grads(of_, o, ux, u, grad);
     if (!of_.normalises) return;
     for (std::int64_t j = block_.begin[o]; j < block_.begin[o + 1]; ++j)
       grad[of_.values + block_.source[j]] -= static_cast<T>(scale * m_.rstd[o] * ux * m_.cov[j]);
   }
 
   void finish_tangent(const FirstImages<T>& of, std::int64_t images, const T* theta, const T* tangent, std::int64_t o, T* grad) const {
-    const double u = total(m_.totals, 2 * outputs_, o), du = total(m_.totals, 2 * outputs_, outputs_ + o);
+    const double u = total(2 * nnz_ + o), du = total(2 * nnz_ + outputs_ + o);
     const auto begin = block_.begin[o], end = block_.begin[o + 1];
     if (!of_.normalises) {
       for (auto j = begin; j < end; ++j) grad[of_.values + block_.source[j]] = static_cast<T>(centred(of, j, du, true));
-      return store_norm_grads(o, du, 0, grad);
+      return store_norm_grads(of_, o, 0, du, grad);
     }
     const double rstd = m_.rstd[o], scale = theta[of_.gamma + o] * rstd, k = scale * rstd, d_gamma = tangent[of_.gamma + o], mvx = m_.mean_vx[o];
     double ux = 0, dux = 0, uv = 0;  // with x normalised, and the tangent of the output less its mean
@@ -275,14 +283,7 @@ class First {
     for (auto j = begin; j < end; ++j)
       grad[of_.values + block_.source[j]] = static_cast<T>(m * (by_x * m_.cov[j] - k * mux * m_.cov_d[j]) + (d_gamma * rstd - k * mvx) * centred(of, j, u, false) +
                                                            scale * centred(of, j, du, true));
-    store_norm_grads(o, du, dux + rstd * inner, grad);
-  }
-
-  void store_norm_grads(std::int64_t o, double to_beta, double to_gamma, T* grad) const {
-    if (of_.biased) grad[of_.bias + o] = of_.normalises ? T{0} : static_cast<T>(to_beta);
-    if (!of_.normalises) return;
-    grad[of_.gamma + o] = static_cast<T>(to_gamma);
-    grad[of_.beta + o] = static_cast<T>(to_beta);
+    store_norm_grads(of_, o, dux + rstd * inner, du, grad);
   }
 
   // Calls f(image, part): neighbouring images, the same for the same number of threads.
@@ -292,11 +293,12 @@ class First {
     for (int part = 0; part < threads_; ++part)
       for (auto n = images * part / threads_; n < images * (part + 1) / threads_; ++n) f(n, part);
   }
+  // Calls f(rows, image, strip, slot) for the strips of the images of a group.
   template <class F>
-  void over_strips(std::int64_t images, F f) const {
+  void over_strips(const Group& group, F f) const {
     const auto with = [&](auto rows) {
-      over_parts(images, [&](std::int64_t n, int part) {
-        for (std::int64_t r = 0; r < rows.height(); r += strip_rows) f(rows, n, Strip{r, std::min(r + strip_rows, rows.height())}, part);
+      over_images(group, (rows.height() + strip_rows - 1) / strip_rows, true, [&](std::int64_t n, std::int64_t i, int slot) {
+        f(rows, n, Strip{i * strip_rows, std::min((i + 1) * strip_rows, rows.height())}, slot);
       });
     };
     const auto slope = static_cast<T>(of_.slope);

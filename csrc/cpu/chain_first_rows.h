@@ -47,6 +47,13 @@ struct FirstRows {
     return {1, false};
   }
 
+  // Hardware does not fetch ahead from one channel to the next: brings the strip of a channel into the cache, to write (1) or not.
+  template <int write, class E>
+  void fetch(const Strip& strip, const E* channel) const {
+    constexpr auto line = static_cast<std::int64_t>(64 / sizeof(E));
+    for (auto at = strip.first * columns(); at < strip.last * columns(); at += line) __builtin_prefetch(channel + at, write);
+  }
+
   // y, code and, at the selected elements, the tangent (`dual`), of the rows of a strip.
   template <bool dual>
   void forward(const T* planes, const Strip& strip, const FoldedRow<T>& row, T* y, T* y_d, std::uint8_t* code) const {
