@@ -6,7 +6,7 @@
 namespace sparsemeta::cuda {
 
 constexpr int kGeneratedThreads = 128;  // of a block: all of them run the same code, each for its own pixels
-constexpr int kGeneratedBlocks = 3;     // of a multiprocessor at least, so that 168 registers are the limit
+constexpr int kGeneratedBlocks = 2;     // of a multiprocessor at least: with three, 168 registers, some sums are spilled
 
 struct alignas(16) Quad {  // values that are loaded at once
   float x, y, z, w;

@@ -31,9 +31,7 @@ def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv, way: str
     return y
 
 
-def masked_conv2d_input_grad(
-    g: Tensor, values: Tensor, height: int, width: int, conv, way: str = "table"
-) -> Tensor:
+def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv, way: str = "table") -> Tensor:
     """`[T?, N, O, H_out, W_out]`, `[T?, nnz]` -> `[T?, N, C, height, width]`, contiguous; `way`: one of `WAYS`."""
     x = g.new_empty(*g.shape[:-3], conv.in_channels, height, width)
     _convolve("masked_conv2d_input_grad", INPUT_GRAD, g, values, None, x, (height, width), conv, way)

@@ -12,7 +12,7 @@ from .cuda_compile import Kernel
 from .cuda_driver import emulating, extension
 
 MOST_WEIGHTS = 16384  # half a megabyte of code, and a minute to compile it
-SUMS = 128  # registers of a thread for these; it has 168
+SUMS = 128  # registers of a thread for these; it has 255
 ROWS = 64  # output channels of a block at most (csrc/cuda/conv_index.h)
 
 
