@@ -41,7 +41,7 @@ bench: $(STAMP)
 # GPU_PARTS names parts of sparsemeta.bench.gpu to measure anew; without it, those that have no result yet.
 gpu:
 	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e .
-	$(PYTHON) -m pytest -o addopts=-ra -m gpu tests/kernels
+	$(PYTHON) -m pytest -o addopts=-ra -m gpu tests/kernels tests/cuda
 	$(PYTHON) -m sparsemeta.bench.gpu $(GPU_PARTS)
 
 clean:

@@ -38,12 +38,15 @@ def sources(pattern: str) -> list[str]:
     return sorted(map(str, Path("csrc").glob(pattern)))
 
 
-EMULATED = [f"csrc/cuda/{name}.cpp" for name in ("conv_table", "emulate", "emulated")]  # CUDA kernels run by the CPU
+# CUDA kernels run by the CPU
+EMULATED = [f"csrc/cuda/{name}.cpp" for name in ("conv_source", "conv_table", "emulate", "emulated")]
 HOST = sources("*.cpp") + EMULATED
 KERNELS = sources("cpu/*.cpp")
-CUDA_HOST = [f"csrc/cuda/{name}.cpp" for name in ("conv_table", "module")]
+CUDA_HOST = [f"csrc/cuda/{name}.cpp" for name in ("conv_source", "conv_table", "module")]
 CUDA = sources("cuda/*.cu")
 HEADERS, CUDA_HEADERS = sources("*.h") + sources("cpu/*.h"), sources("cuda/*.h")
+GENERATED = [f"csrc/cuda/{name}.h" for name in ("portable", "conv_index", "masked_conv2d", "generated_conv2d")]
+EMBEDDED = "embedded_headers.inc"  # those, in the extension, so that code compiled at run time fits it
 RECORD = "_build_info.json"  # beside the extension, read by sparsemeta/_build.py
 
 
@@ -62,6 +65,7 @@ class BuildExtension(build_ext):
         try:
             if os.environ.get("SPARSEMETA_NO_EXTENSION", "0") != "0":  # for tests of an installation without them
                 raise CompileError("SPARSEMETA_NO_EXTENSION was set when sparsemeta was installed")
+            self._embed_headers()
             done = self._build_cuda(target) if extension.name.endswith("_CUDA") else self._build_cpu(target)
         except Exception as error:
             done = {"error": str(error)}
@@ -77,6 +81,11 @@ class BuildExtension(build_ext):
         super().copy_extensions_to_source()
         in_place = Path(self.get_ext_fullpath("sparsemeta._C")).with_name(RECORD)
         self.copy_file(os.path.join(self.build_lib, "sparsemeta", RECORD), str(in_place))
+
+    def _embed_headers(self) -> None:
+        text = "".join(f'{{"{Path(h).name}", R"~~~({Path(h).read_text()})~~~"}},\n' for h in GENERATED)
+        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
+        Path(self.build_temp, EMBEDDED).write_text(text)
 
     def _build_cpu(self, target: Path) -> dict:
         jobs = [("baseline", source) for source in HOST] + [(isa, source) for isa in VARIANTS for source in KERNELS]
@@ -114,7 +123,7 @@ class BuildExtension(build_ext):
             return built
         options = {
             "macros": [("SPARSEMETA_ISA", isa)],
-            "include_dirs": ["csrc", include, *self.include_dirs],
+            "include_dirs": ["csrc", self.build_temp, include, *self.include_dirs],
             "extra_postargs": FLAGS + VARIANTS[isa],
         }
         try:

@@ -16,8 +16,11 @@ from pathlib import Path
 import torch
 
 from . import run
+from .case import Case
+from .cases import gpu_inner_update, gpu_meta_step, gpu_unstructured
 from .cases.conv_shapes import ConvShape
-from .cases.gpu_conv import GpuConvCase, cases
+from .cases.gpu_conv import cases
+from .cases.meta_shapes import SHAPES
 from .timing import Budget
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,11 +28,15 @@ SPARSITIES = [0.8, 0.9, 0.95]
 BUDGET = Budget(rounds=10, seconds=0.2)
 CONV4 = [ConvShape(25, size=42), ConvShape(75, size=21)]
 RESNET12 = [ConvShape(25, 160, 160, 21), ConvShape(25, 320, 320, 10), ConvShape(25, 640, 640, 5)]
-PARTS: dict[str, Callable[[str], list[GpuConvCase]]] = {
+PARTS: dict[str, Callable[[str], Sequence[Case]]] = {
     "conv4-16x16": lambda device: cases(CONV4, ["16x16"], SPARSITIES, device),
     "conv4-32x32": lambda device: cases(CONV4, ["32x32"], SPARSITIES, device),
     "resnet12-16x16": lambda device: cases(RESNET12, ["16x16"], SPARSITIES, device),
     "resnet12-32x32": lambda device: cases(RESNET12, ["32x32"], SPARSITIES, device),
+    "conv4-unstructured": lambda device: gpu_unstructured.cases(CONV4, SPARSITIES, device),
+    "resnet12-unstructured": lambda device: gpu_unstructured.cases(RESNET12, SPARSITIES, device),
+    "meta-unstructured": lambda device: gpu_meta_step.cases([*SHAPES.values()], SPARSITIES, 32, device),
+    "inner-update": lambda device: gpu_inner_update.cases([1, 32], SPARSITIES, device),
 }
 
 

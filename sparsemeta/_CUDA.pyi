@@ -9,6 +9,9 @@ from collections.abc import Sequence
 def problem() -> str:
     """Why no GPU can be used; empty where one can."""
 
+def source_headers() -> dict[str, str]:
+    """What `ConvPlan.source` includes, by name."""
+
 def inner_update(
     params: Sequence[int],
     grads: Sequence[int],
@@ -32,7 +35,11 @@ class ConvPlan:
         groups: int,
         kind: int,
         pixels: int,
+        generated: bool,
     ) -> None: ...
+    def source(self) -> str:
+        """Of the kernel `masked_conv2d_generated`, to be compiled at run time; empty without `generated`."""
+    def threads(self) -> int: ...
     def words(self) -> int: ...
     def shared_bytes(self) -> int: ...
     def copy_to(self, address: int) -> None: ...
@@ -54,6 +61,19 @@ class ConvPlan:
         bf16: bool,
         where: tuple[int, int],
     ) -> None: ...
+    def generated_arguments(
+        self,
+        table: int,
+        x: int,
+        x_strides: Sequence[int],
+        values: int,
+        value_task: int,
+        bias: int,
+        bias_task: int,
+        y: int,
+        y_strides: Sequence[int],
+        images: int,
+    ) -> bytes: ...
     def weight_gradient(
         self,
         table: int,

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 
+#include "conv_source.h"
 #include "conv_table.h"
+#include "generated_conv2d.h"
 #include "launch.h"
 
 namespace sparsemeta::cuda {
@@ -18,17 +20,21 @@ using Where = std::tuple<int, Address>;  // device, stream
 inline View view(Address data, const Strides& s) { return {data, s[0], s[1], s[2], s[3], s[4]}; }
 
 // A table and what its kernels are launched with. The kernels read a copy, at the address that each call gives.
+// `pixels`: of a thread; `generated`: for the kernel that is to be compiled from `source`.
 template <class Runner>
 class ConvPlan {
  public:
   ConvPlan(Address index, std::int64_t nnz, std::array<std::int64_t, 4> weight, std::array<std::int64_t, 2> input,
            std::array<std::int64_t, 2> stride, std::array<std::int64_t, 4> padding, std::array<std::int64_t, 2> dilation,
-           std::int64_t groups, int pass, int pixels)
+           std::int64_t groups, int pass, int pixels, bool generated)
       : pixels_(pixels),
         words_(make_table({weight, input, stride, padding, dilation, groups}, reinterpret_cast<const std::int64_t*>(index), nnz,
-                          static_cast<Pass>(pass), pixels)) {}
+                          static_cast<Pass>(pass), pixels * (generated ? kGeneratedThreads : kLanes))),
+        source_(generated ? write_source(words_, pixels) : "") {}
 
   int shared_bytes() const { return table().shared_words * kWord; }
+  int threads() const { return source_.empty() ? table().warps * kLanes : kGeneratedThreads; }
+  const std::string& source() const { return source_; }
   std::size_t words() const { return words_.size(); }
   void copy_to(Address to) const { std::memcpy(reinterpret_cast<void*>(to), words_.data(), words_.size() * sizeof(std::int32_t)); }
 
@@ -42,9 +48,15 @@ class ConvPlan {
 
   void convolve(Address at, Address in, const Strides& ins, Address values, std::int64_t value_task, Address bias, std::int64_t bias_task,
                 Address out, const Strides& outs, std::int64_t tasks, std::int64_t images, bool bf16, const Where& where) const {
-    const std::int64_t task_blocks = table().blocks(images);
-    Runner::convolve({on_device(at), view(in, ins), view(out, outs), values, bias, value_task, bias_task, images, task_blocks},
-                     launch(tasks * task_blocks, bf16, where));
+    const ConvArgs args = arguments(at, in, ins, values, value_task, bias, bias_task, out, outs, images);
+    Runner::convolve(args, launch(tasks * args.task_blocks, bf16, where));
+  }
+
+  // Argument of the generated kernel.
+  pybind11::bytes generated_arguments(Address at, Address in, const Strides& ins, Address values, std::int64_t value_task, Address bias,
+                                      std::int64_t bias_task, Address out, const Strides& outs, std::int64_t images) const {
+    const ConvArgs args = arguments(at, in, ins, values, value_task, bias, bias_task, out, outs, images);
+    return {reinterpret_cast<const char*>(&args), sizeof args};
   }
 
   // `values` 0: the gradient itself; otherwise their new values.
@@ -63,13 +75,18 @@ class ConvPlan {
  private:
   const Table& table() const { return as_table(words_); }
   static const Table* on_device(Address at) { return reinterpret_cast<const Table*>(at); }
+  ConvArgs arguments(Address at, Address in, const Strides& ins, Address values, std::int64_t value_task, Address bias,
+                     std::int64_t bias_task, Address out, const Strides& outs, std::int64_t images) const {
+    return {on_device(at), view(in, ins), view(out, outs), values, bias, value_task, bias_task, images, table().blocks(images)};
+  }
   Launch launch(std::int64_t blocks, bool bf16, const Where& where) const {
     const auto [device, stream] = where;
-    return {blocks, table().warps * kLanes, table().shared_words, pixels_, bf16, device, stream};
+    return {blocks, threads(), table().shared_words, pixels_, bf16, device, stream};
   }
 
   int pixels_;
   std::vector<std::int32_t> words_;
+  std::string source_;
 };
 
 template <class Runner>
@@ -94,12 +111,16 @@ void bind(pybind11::module_& m) {
   using Plan = ConvPlan<Runner>;
   using unlocked = py::call_guard<py::gil_scoped_release>;
   m.def("inner_update", &inner_update<Runner>, unlocked());
+  m.def("source_headers", &source_headers);
   py::class_<Plan>(m, "ConvPlan", py::module_local())
       .def(py::init<Address, std::int64_t, std::array<std::int64_t, 4>, std::array<std::int64_t, 2>, std::array<std::int64_t, 2>,
-                    std::array<std::int64_t, 4>, std::array<std::int64_t, 2>, std::int64_t, int, int>())
+                    std::array<std::int64_t, 4>, std::array<std::int64_t, 2>, std::int64_t, int, int, bool>())
       .def("shared_bytes", &Plan::shared_bytes)
+      .def("threads", &Plan::threads)
       .def("words", &Plan::words)
       .def("copy_to", &Plan::copy_to)
+      .def("source", &Plan::source)
+      .def("generated_arguments", &Plan::generated_arguments)
       .def("blocks", &Plan::blocks)
       .def("splits", &Plan::splits)
       .def("convolve", &Plan::convolve, unlocked())

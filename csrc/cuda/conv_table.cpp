@@ -195,7 +195,7 @@ Axis axis_of(const Geometry& g, const Taps& taps, bool backward, int remainder) 
 class Builder {
  public:
   Builder(const ConvShape& shape, const std::int64_t* index, std::int64_t nnz, Pass pass, int pixels)
-      : shape_(shape), index_(index), backward_(pass == Pass::kInputGrad), gradient_(pass == Pass::kWeightGrad), pixels_(pixels * kLanes) {
+      : shape_(shape), index_(index), backward_(pass == Pass::kInputGrad), gradient_(pass == Pass::kWeightGrad), pixels_(pixels) {
     table_.nnz = static_cast<int>(nnz);
     table_.outputs = static_cast<int>(backward_ ? shape.weight[1] * shape.groups : shape.weight[0]);
     table_.warps = std::clamp((table_.outputs + kRows - 1) / kRows, 1, kMaxWarps);

@@ -19,7 +19,7 @@ struct ConvShape {
 
 enum class Pass { kForward, kInputGrad, kWeightGrad };
 
-// `pixels`: of a lane. Throws std::invalid_argument where not even one pixel's taps fit in shared memory.
+// `pixels`: of a tile, at most. Throws std::invalid_argument where not even one pixel's taps fit in shared memory.
 std::vector<std::int32_t> make_table(const ConvShape& shape, const std::int64_t* index, std::int64_t nnz, Pass pass, int pixels);
 
 inline const Table& as_table(const std::vector<std::int32_t>& words) { return *reinterpret_cast<const Table*>(words.data()); }

@@ -65,11 +65,12 @@ SPARSEMETA_KERNEL void stage_taps(const Table& t, const Chunk& c, Tap* staged, i
   for (int i = thread; i < c.warp_tap[t.warps]; i += threads) staged[i] = t.taps()[c.tap + i];
 }
 
+// Of P pixels of a tile, `step` apart.
 template <int P>
-SPARSEMETA_KERNEL void find_slots(const Phase& p, int lane, int* slot) {
+SPARSEMETA_KERNEL void find_slots(const Phase& p, int pixel, int step, int* slot) {
   SPARSEMETA_UNROLL
   for (int i = 0; i < P; ++i) {
-    const Pixel at = pixel_of(p, lane + i * kLanes);
+    const Pixel at = pixel_of(p, pixel + i * step);
     slot[i] = at.image < p.images ? slot_of(p, at) * kWord : 0;  // a pixel past the tile reads some staged input, to no effect
   }
 }
@@ -103,51 +104,72 @@ SPARSEMETA_KERNEL void accumulate(const Tap* taps, int begin, int end, const flo
   }
 }
 
-template <typename T, int P>
-SPARSEMETA_KERNEL void write_outputs(const ConvArgs& a, const Phase& p, const Place& tile, int task, int first, int outputs, int lane,
-                                     const ConvRegisters<P>& r) {
-  T* out = reinterpret_cast<T*>(a.out.data) + task * a.out.task;
-  const T* bias = reinterpret_cast<const T*>(a.bias) + task * a.bias_task;
+// What a block of the grid computes.
+struct Work {
+  const Phase& phase;
+  int task, group;
+  Place tile;
+};
+
+SPARSEMETA_KERNEL Work work_of(const ConvArgs& a, std::int64_t block) {
+  const Table& t = *a.table;
+  std::int64_t rest = block % a.task_blocks;
+  int which = 0;
+  for (; rest >= t.phase(which).tiles(a.images) * t.groups; ++which) rest -= t.phase(which).tiles(a.images) * t.groups;
+  const Phase& p = t.phase(which);
+  return {p, static_cast<int>(block / a.task_blocks), static_cast<int>(rest % t.groups), place_of(p, rest / t.groups)};
+}
+
+// The sums of R outputs, from `first` on, at P pixels of a tile, `step` apart.
+template <typename T, int R, int P>
+SPARSEMETA_KERNEL void write_outputs(const ConvArgs& a, const Work& work, int first, int pixel, int step, const float (&sum)[R][P]) {
+  const Phase& p = work.phase;
+  const Place& tile = work.tile;
+  const int outputs = a.table->outputs;
+  T* out = reinterpret_cast<T*>(a.out.data) + work.task * a.out.task;
+  const T* bias = reinterpret_cast<const T*>(a.bias) + work.task * a.bias_task;
   SPARSEMETA_UNROLL
   for (int k = 0; k < P; ++k) {
-    const Pixel at = pixel_of(p, lane + k * kLanes);
+    const Pixel at = pixel_of(p, pixel + k * step);
     if (!exists(p, tile, at, a.images)) continue;
     T* to = out + (tile.image + at.image) * a.out.image + p.rows.out(tile.row + at.row) * a.out.row +
             p.columns.out(tile.column + at.column) * a.out.column;
     SPARSEMETA_UNROLL
-    for (int row = 0; row < kRows; ++row)
-      if (first + row < outputs) store(to + (first + row) * a.out.channel, r.sum[row][k] + (a.bias ? load(bias + first + row) : 0.0f));
+    for (int row = 0; row < R; ++row)
+      if (first + row < outputs) store(to + (first + row) * a.out.channel, sum[row][k] + (a.bias ? load(bias + first + row) : 0.0f));
   }
+}
+
+// The values of a chunk, in the order of their use.
+template <typename T>
+SPARSEMETA_KERNEL void stage_values(const ConvArgs& a, int task, const Chunk& c, int values, float* staged, int thread, int threads) {
+  const T* from = reinterpret_cast<const T*>(a.values) + task * a.value_task;
+  const std::int32_t* source = a.table->sources() + c.value;
+  for (int v = thread; v < values; v += threads) staged[v] = load(from + source[v]);
 }
 
 // One tile of pixels and one group of outputs of one task: lanes are pixels, warps are outputs.
 template <typename T, int P, class Team>
 SPARSEMETA_KERNEL void convolve(const ConvArgs& a, std::int64_t block, float* shared, Team& team) {
   const Table& t = *a.table;
-  const int task = static_cast<int>(block / a.task_blocks);
-  std::int64_t rest = block % a.task_blocks;
-  int which = 0;
-  for (; rest >= t.phase(which).tiles(a.images) * t.groups; ++which) rest -= t.phase(which).tiles(a.images) * t.groups;
-  const Phase& p = t.phase(which);
-  const int group = static_cast<int>(rest % t.groups);
-  const Place tile = place_of(p, rest / t.groups);
+  const Work work = work_of(a, block);
+  const Phase& p = work.phase;
   team.each([&](int thread, ConvRegisters<P>& r) {
-    find_slots<P>(p, thread % kLanes, r.slot);
+    find_slots<P>(p, thread % kLanes, kLanes, r.slot);
     SPARSEMETA_UNROLL
     for (int row = 0; row < kRows; ++row)
       SPARSEMETA_UNROLL
       for (int k = 0; k < P; ++k) r.sum[row][k] = 0.0f;
   });
-  for (int i = t.chunk_begin(p, group); i < t.chunk_begin(p, group + 1); ++i) {
+  for (int i = t.chunk_begin(p, work.group); i < t.chunk_begin(p, work.group + 1); ++i) {
     const Chunk& c = t.chunk(i);
     const int values = c.warp_value[t.warps];
     const Layout at(c.warp_tap[t.warps], c.channels, p.plane, values);
     Tap* taps = reinterpret_cast<Tap*>(shared);
     team.each([&](int thread, ConvRegisters<P>&) {
       stage_taps(t, c, taps, thread, team.threads);
-      stage_input<T>(a.in, task, a.images, t, p, c, tile, shared + at.input, thread, team.threads);
-      const T* from = reinterpret_cast<const T*>(a.values) + task * a.value_task;
-      for (int v = thread; v < values; v += team.threads) shared[at.values + v] = load(from + t.sources()[c.value + v]);
+      stage_input<T>(a.in, work.task, a.images, t, p, c, work.tile, shared + at.input, thread, team.threads);
+      stage_values<T>(a, work.task, c, values, shared + at.values, thread, team.threads);
     });
     team.each([&](int thread, ConvRegisters<P>& r) {
       const int warp = thread / kLanes;
@@ -155,8 +177,8 @@ SPARSEMETA_KERNEL void convolve(const ConvArgs& a, std::int64_t block, float* sh
     });
   }
   team.each([&](int thread, ConvRegisters<P>& r) {
-    const int first = (group * t.warps + thread / kLanes) * kRows;
-    write_outputs<T, P>(a, p, tile, task, first, t.outputs, thread % kLanes, r);
+    const int first = (work.group * t.warps + thread / kLanes) * kRows;
+    write_outputs<T>(a, work, first, thread % kLanes, kLanes, r.sum);
   });
 }
 
@@ -222,7 +244,7 @@ SPARSEMETA_KERNEL void weight_gradient(const GradArgs& a, std::int64_t block, fl
   Tap* taps = reinterpret_cast<Tap*>(shared);
   float *input = shared + at.input, *totals = shared + at.values, *parts = shared + at.end;
   team.each([&](int thread, GradRegisters<P>& r) {
-    find_slots<P>(p, thread % kLanes, r.slot);
+    find_slots<P>(p, thread % kLanes, kLanes, r.slot);
     stage_taps(t, c, taps, thread, team.threads);
     for (int i = thread; i < 2 * values; i += team.threads) totals[i] = 0.0f;
   });

@@ -1,9 +1,21 @@
-// What lets g++ and nvcc compile the same kernels: g++ runs them block by block and thread by thread on the CPU.
+// What lets g++, nvcc and NVRTC compile the same kernels: g++ runs them block by block and thread by thread on the CPU.
 #pragma once
 
+#if defined(__CUDACC_RTC__)  // has no standard headers
+namespace std {
+using uint16_t = unsigned short;
+using int32_t = int;
+using uint32_t = unsigned int;
+using int64_t = long long;
+using uint64_t = unsigned long long;
+using uintptr_t = unsigned long long;
+using ::memcpy;
+}  // namespace std
+#else
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#endif
 
 #if defined(__CUDACC__)
 #define SPARSEMETA_HD __host__ __device__ __forceinline__  // index arithmetic
@@ -53,7 +65,7 @@ struct Division {
   SPARSEMETA_HD int remainder(int n, int q) const { return n - q * static_cast<int>(divisor); }
 };
 
-inline Division division(int by) {
+SPARSEMETA_HD Division division(int by) {
   Division d;
   d.divisor = static_cast<std::uint32_t>(by < 1 ? 1 : by);
   while ((std::uint64_t{1} << d.shift) < d.divisor) ++d.shift;

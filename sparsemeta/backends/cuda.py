@@ -1,52 +1,40 @@
 """CUDA C++ kernels for NVIDIA GPUs: fp32, or bf16 with sums in fp32. Not yet run on a GPU.
 
 Nothing here waits for the device, so that an operation can be captured in a CUDA graph; only the first call with a
-pattern and an image size does, when it copies the pattern's table there: run once before capturing.
+pattern and an image size does, when it copies the pattern's table there or compiles its code: run once before
+capturing, and keep the pattern for as long as the graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .cuda_driver import emulation, extension, launching, missing, processors, reasons
+from .cuda_generated import generated_reasons
+from .cuda_table import FORWARD, INPUT_GRAD, WEIGHT_GRAD, table_of
 
 __all__ = [
-    "emulation", "inner_update", "masked_conv2d", "masked_conv2d_input_grad", "masked_conv2d_update",
-    "masked_conv2d_weight_grad", "missing", "reasons",
+    "WAYS", "emulation", "generated_reasons", "inner_update", "masked_conv2d", "masked_conv2d_input_grad",
+    "masked_conv2d_update", "masked_conv2d_weight_grad", "missing", "reasons",
 ]  # fmt: skip
 
-FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)  # csrc/cuda/conv_table.h
-PIXELS = 8, 2  # of a lane, by preference: large tiles load less, small ones keep more of the GPU busy
+WAYS = "table", "generated"  # of forward and input gradient: one kernel that reads a table, or one made for the pattern
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A pattern's table for one pass, image size and tile: the plan on the host, and the copy that kernels read."""
-
-    plan: Any
-    words: Tensor
-
-    @property
-    def address(self) -> int:
-        return self.words.data_ptr()
-
-
-def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tensor:
-    """`[T?, N, C, H, W]`, `[T?, nnz]`, `[T?, O]` -> `[T?, N, O, H_out, W_out]`, contiguous."""
+def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv, way: str = "table") -> Tensor:
+    """`[T?, N, C, H, W]`, `[T?, nnz]`, `[T?, O]` -> `[T?, N, O, H_out, W_out]`, contiguous; `way`: one of `WAYS`."""
     y = x.new_empty(*x.shape[:-3], *conv.output_size(x))
-    _convolve("masked_conv2d", FORWARD, x, values, bias, y, x.shape[-2:], conv)
+    _convolve("masked_conv2d", FORWARD, x, values, bias, y, x.shape[-2:], conv, way)
     return y
 
 
-def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv) -> Tensor:
-    """`[T?, N, O, H_out, W_out]`, `[T?, nnz]` -> `[T?, N, C, height, width]`, contiguous."""
+def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv, way: str = "table") -> Tensor:
+    """`[T?, N, O, H_out, W_out]`, `[T?, nnz]` -> `[T?, N, C, height, width]`, contiguous; `way`: one of `WAYS`."""
     x = g.new_empty(*g.shape[:-3], conv.in_channels, height, width)
-    _convolve("masked_conv2d_input_grad", INPUT_GRAD, g, values, None, x, (height, width), conv)
+    _convolve("masked_conv2d_input_grad", INPUT_GRAD, g, values, None, x, (height, width), conv, way)
     return x
 
 
@@ -64,12 +52,12 @@ def _weight_gradient(operation: str, g: Tensor, x: Tensor, values: Tensor | None
     """The gradient, or with `values` what a step leaves of them: written while the gradient is in registers."""
     out = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
     tasks, images = _tasks(g), g.shape[-4]
-    table = _table(WEIGHT_GRAD, conv, x.shape[-2:], tasks, images, g.device)
-    splits = table.plan.splits(tasks, images, processors(g.device))
-    parts = g.new_empty(splits if splits > 1 else 0, tasks, conv.pattern.nnz, dtype=torch.float32)
     with launching(operation, g, x) as where:
+        table = table_of(WEIGHT_GRAD, conv, x.shape[-2:], tasks, images, g.device)
+        splits = table.plan.splits(tasks, images, processors(g.device))
+        parts = g.new_empty(splits if splits > 1 else 0, tasks, conv.pattern.nnz, dtype=torch.float32)
         table.plan.weight_gradient(
-            table.address,
+            table.on_stream(where),
             g.data_ptr(),
             _strides(g),
             x.data_ptr(),
@@ -98,14 +86,16 @@ def inner_update(params: Sequence[Tensor | None], grads: Sequence[Tensor], rates
     return outs
 
 
-def _convolve(operation: str, kind: int, x: Tensor, values: Tensor, bias: Tensor | None, y: Tensor, size, conv) -> None:
+def _convolve(
+    operation: str, kind: int, x: Tensor, values: Tensor, bias: Tensor | None, y: Tensor, size, conv, way: str
+) -> None:
     values = values.contiguous()
     bias = None if bias is None else bias.contiguous()
     tasks, images = _tasks(x), x.shape[-4]
-    table = _table(kind, conv, size, tasks, images, x.device)
     with launching(operation, x, values) as where:
-        table.plan.convolve(
-            table.address,
+        table = table_of(kind, conv, size, tasks, images, x.device, way == "generated")
+        operands = (
+            table.on_stream(where),
             x.data_ptr(),
             _strides(x),
             values.data_ptr(),
@@ -114,32 +104,8 @@ def _convolve(operation: str, kind: int, x: Tensor, values: Tensor, bias: Tensor
             0 if bias is None else _task_stride(bias),
             y.data_ptr(),
             _strides(y),
-            tasks,
-            images,
-            x.dtype == torch.bfloat16,
-            where,
         )
-
-
-def _table(kind: int, conv, size: Sequence[int], tasks: int, images: int, device: torch.device) -> _Table:
-    """The table with the largest tiles that give every processor a block, or else the smallest."""
-    for pixels in PIXELS:
-        table = _table_of(kind, conv, size, pixels, device)
-        if table.plan.blocks(tasks, images) >= processors(device):
-            break
-    return table
-
-
-def _table_of(kind: int, conv, size: Sequence[int], pixels: int, device: torch.device) -> _Table:
-    geometry = tuple(size), conv.stride, conv.padding, conv.dilation, conv.groups, kind, pixels
-    return conv.pattern.cached(("cuda", device, *geometry), lambda: _make_table(conv.pattern, geometry, device))
-
-
-def _make_table(pattern, geometry: tuple, device: torch.device) -> _Table:
-    plan = extension().ConvPlan(pattern.index.data_ptr(), pattern.nnz, pattern.shape, *geometry)
-    words = torch.empty(plan.words(), dtype=torch.int32)
-    plan.copy_to(words.data_ptr())
-    return _Table(plan, words.to(device))
+        table.convolve(operands, tasks, images, x.dtype == torch.bfloat16, where)
 
 
 def _strides(t: Tensor) -> tuple[int, ...]:

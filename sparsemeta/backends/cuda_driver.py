@@ -42,6 +42,11 @@ def emulation() -> Iterator[None]:
         _emulating = before
 
 
+def emulating() -> bool:
+    """Whether kernels run on the CPU."""
+    return _emulating
+
+
 def extension() -> ModuleType:
     """The compiled module whose kernels run: `sparsemeta._CUDA`, or the one that emulates it."""
     return cpu.extension().cuda_on_cpu if _emulating else _EXTENSION
@@ -66,8 +71,9 @@ def reasons(*tensors: Tensor) -> list[str]:
     """Why these operands cannot be run."""
     found, first = list(missing()), tensors[0]
     wanted = "cpu" if _emulating else "cuda"
-    if any(t.device.type != wanted for t in tensors):
-        found.append(f"it needs {wanted.upper()} tensors, got {first.device}")
+    if any(t.device.type != wanted or t.device != first.device for t in tensors):
+        got = ", ".join(sorted({str(t.device) for t in tensors}))
+        found.append(f"it needs {wanted.upper()} tensors, all on one device, got {got}")
     elif not found and wanted == "cuda" and torch.cuda.get_device_capability(first.device) < OLDEST:
         found.append(f"it needs a GPU of compute capability {OLDEST[0]}.{OLDEST[1]} or newer, got {first.device}")
     if first.dtype not in TYPES or any(t.dtype != first.dtype for t in tensors):

@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 
 import sparsemeta as sm
 from sparsemeta import _build, backends
-from sparsemeta.backends import cuda, cuda_driver
+from sparsemeta.backends import cuda, cuda_driver, cuda_table
 from sparsemeta.ops.inner_update_function import InnerUpdate
 
 needs_extension = pytest.mark.extension
@@ -30,7 +30,9 @@ def test_named_backend_says_why_it_cannot_run():
 def test_reasons_name_dtype_and_device(emulated):
     assert backends.cuda.reasons(torch.rand(1)) == []
     assert "float64" in backends.cuda.reasons(torch.rand(1, dtype=torch.float64))[0]
-    assert "CPU tensors, got meta" in backends.cuda.reasons(torch.rand(1, device="meta"))[0]
+    assert "CPU tensors, all on one device, got meta" in backends.cuda.reasons(torch.rand(1, device="meta"))[0]
+    [reason] = backends.cuda.reasons(torch.rand(1), torch.rand(1, dtype=torch.bfloat16))
+    assert "all float32 or all bfloat16, got torch.float32, torch.bfloat16" in reason
 
 
 @no_gpu
@@ -39,7 +41,8 @@ def test_without_a_driver_it_imports_and_launches_fail_by_name(monkeypatch, emul
     """The extension for GPUs in the place of its emulation: its launch fails before anything is read."""
     gpu = cuda_driver._EXTENSION
     assert gpu.problem().startswith("cudaError")
-    monkeypatch.setattr(cuda, "extension", lambda: gpu)
+    for module in (cuda, cuda_table):
+        monkeypatch.setattr(module, "extension", lambda: gpu)
     with pytest.raises(RuntimeError, match=r"^inner_update of \(2, 3\) on cpu: cudaError"):
         cuda.inner_update([None], [torch.rand(2, 3)], [0.1])
     pattern = sm.Pattern.from_mask(torch.ones(1, 1, 1, 1, dtype=torch.bool))

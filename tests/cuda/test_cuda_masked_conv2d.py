@@ -15,7 +15,7 @@ from test_random_geometry import random_case
 from tolerances import assert_close
 
 import sparsemeta as sm
-from sparsemeta.backends import cuda
+from sparsemeta.backends import cuda, cuda_table
 from sparsemeta.ops.conv import Conv
 
 pytestmark = [pytest.mark.extension, pytest.mark.usefixtures("emulated")]
@@ -25,7 +25,7 @@ cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("pixels", [8, 2])
 @cases
 def test_equals_definition_with_every_tile(case, pixels, monkeypatch):
-    monkeypatch.setattr(cuda, "PIXELS", (pixels,))
+    monkeypatch.setattr(cuda_table, "PIXELS", (pixels,))
     assert_equals_definition(case, derivatives(masked(case, "cuda"), problem(case, torch.float32)), torch.float32)
 
 
@@ -52,7 +52,8 @@ def test_random_geometry(seed):
 @pytest.mark.parametrize("name", ["inner-layer", "tasks", "batch-75", "stride-2", "batch-0"])
 def test_sums_in_one_part_and_in_many(name, processors, monkeypatch):
     """The weight gradient, its tiles divided among few and many blocks; the same division gives the same bits."""
-    monkeypatch.setattr(cuda, "processors", lambda device: processors)
+    for module in (cuda, cuda_table):
+        monkeypatch.setattr(module, "processors", lambda device: processors)
     [case] = [c for c in CASES if c.name == name]
     actual = derivatives(masked(case, "cuda"), problem(case, torch.float32))
     assert_equals_definition(case, actual, torch.float32)
@@ -75,8 +76,9 @@ def test_blocks_fit_in_shared_memory(case):
     pattern = masked_pattern(case)
     conv = Conv.make(pattern, **case.arguments, backend="cuda")
     for kind in (cuda.FORWARD, cuda.INPUT_GRAD, cuda.WEIGHT_GRAD):
-        for pixels in cuda.PIXELS:
-            assert cuda._table_of(kind, conv, case.image, pixels, torch.device("cpu")).plan.shared_bytes() <= 48 * 1024
+        for pixels in cuda_table.PIXELS:
+            plan = cuda_table.one_table(kind, conv, case.image, pixels, torch.device("cpu")).plan
+            assert plan.shared_bytes() <= 48 * 1024
 
 
 def masked_pattern(case: Case) -> sm.Pattern:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from rounded import rounded
 from tolerances import assert_close
 
 import sparsemeta as sm
-from sparsemeta.backends import cuda
+from sparsemeta.backends import cuda, cuda_compile
 
 pytestmark = pytest.mark.gpu
 CONV = {"padding": 1, "backend": "cuda"}
@@ -45,6 +46,22 @@ def test_equals_definition_in_bf16(case, poison):
 
 
 @pytest.fixture
+def generated(monkeypatch):
+    """Forward and input gradient by generated kernels."""
+    if missing := cuda_compile.missing():
+        pytest.skip(f"no compiler: {missing}")
+    for name in ("masked_conv2d", "masked_conv2d_input_grad"):
+        monkeypatch.setattr(cuda, name, functools.partial(getattr(cuda, name), way="generated"))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.density > 0], ids=lambda case: case.name)
+def test_generated_kernels_equal_the_definition(case, generated, poison):
+    actual = derivatives(masked(case, "cuda"), on_gpu(problem(case, torch.float32)))
+    for name, wanted in expected(case).items():
+        assert_close(actual[name].cpu(), wanted, OPERATIONS[name], name)
+
+
+@pytest.fixture
 def layer():
     pattern = sm.Pattern.from_mask(torch.rand(64, 64, 3, 3) < 0.1)
     x = torch.randn(25, 64, 20, 20, device="cuda", requires_grad=True)
@@ -74,6 +91,25 @@ def test_runs_on_the_current_stream(layer):
         y = sm.masked_conv2d(late, values, pattern, **CONV)
     torch.cuda.current_stream().wait_stream(stream)
     assert torch.equal(y, wanted)
+
+
+def test_a_table_outlives_its_pattern_until_other_streams_are_done(layer):
+    x, values, pattern = (t.detach() if isinstance(t, torch.Tensor) else t for t in layer)
+    other = sm.Pattern.from_mask(pattern.mask())
+    wanted = sm.masked_conv2d(x, values, other, **CONV)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        y = sm.masked_conv2d(x, values, other, **CONV)
+    del other
+    written = [torch.full((2**14 * n,), -1, dtype=torch.int32, device="cuda") for n in range(1, 9)]  # over what is free
+    torch.cuda.current_stream().wait_stream(stream)
+    assert torch.equal(y, wanted) and written
+
+
+def test_generated_kernels_are_captured_in_a_graph(layer, generated):
+    test_is_captured_in_a_graph(layer)
 
 
 def test_is_captured_in_a_graph(layer):
