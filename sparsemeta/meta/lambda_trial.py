@@ -45,10 +45,12 @@ class Trial:
             yield from placed(self.sampler.sample(min(batch, count - start)), self.learner, self.config)
 
 
-def measure(ways: Mapping[str, LambdaAdaptation], trial: Trial, file: ResultsFile, timing: Budget, shown: bool) -> None:
-    """Accuracies and times of ``ways`` by name, into ``file``, which may have some of them already."""
+def measure(
+    ways: Mapping[str, LambdaAdaptation], trial: Trial, file: ResultsFile, timing: Budget, shown: bool, retime: bool
+) -> None:
+    """Accuracies and times of ``ways`` by name, into ``file``, which may have some; times anew with ``retime``."""
     judge(ways, trial, file, shown)
-    if not ways.keys() <= file.seconds.keys():
+    if retime or not ways.keys() <= file.seconds.keys():
         file.add_seconds(times(ways, trial, timing))
 
 

@@ -92,8 +92,9 @@ def sampler_of(images: Any, config: TrainConfig, seed: int, statistics: Statisti
 
 
 def judge(
-    learner: MAML | nn.Module, images: Any, config: TrainConfig, test: TestRecipe, statistics: Any, ranks: Any = None
-) -> Evaluation:
+    learner: MAML | nn.Module, images: Any, config: TrainConfig, test: TestRecipe, statistics: Any, ranks: Any = None,
+    pattern: str | None = None,
+) -> Evaluation:  # fmt: skip  one argument a line would be longer than the rest
     """Accuracy on the tasks that ``test`` describes, the same for every model."""
     config = replace(config, queries=test.queries)
-    return evaluate(learner, sampler_of(images, config, test.seed, statistics), config, test.tasks, ranks)
+    return evaluate(learner, sampler_of(images, config, test.seed, statistics), config, test.tasks, ranks, pattern)

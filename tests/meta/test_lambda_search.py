@@ -132,6 +132,8 @@ def test_a_stopped_search_goes_on(net, sampler, config, tmp_path, monkeypatch):
     assert counts == {"11": 8, "10": 8, "01": 11}, "the accuracies of one pattern, and two rounds of all"
     again = lambda_search(model, sampler(), config, results=file, **QUICK)
     assert again == resumed and sum(counts.values()) == 27
+    anew = lambda_search(model, sampler(), config, results=file, retime=True, **QUICK)
+    assert sum(counts.values()) == 33 and {r.pattern for r in anew.records} == counts.keys(), "two rounds of all three again"
     whole = lambda_search(model, sampler(), config, **QUICK)
     assert {r.pattern: r.accuracy for r in whole.records} == {r.pattern: r.accuracy for r in resumed.records}
 
