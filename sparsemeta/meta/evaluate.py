@@ -112,10 +112,11 @@ def judge_all(
 def judgements(
     learner: MAML, tasks: Any, config: TrainConfig, steps: int, held: LambdaAdaptation | None = None
 ) -> Tensor:
-    """Query loss and accuracy ``[T, 2]`` on each task; with ``held`` it adapts."""
+    """Query loss and accuracy ``[T, 2]`` on each task, of ``learner`` or of its adaptation ``held``."""
     check_tasks(tasks, config)
-    if held is None and (chain := choose(learner, tasks, config)):
-        return chain.judged(learner, tasks, steps)
+    whole = held.as_rates() if held else learner
+    if whole and (chain := choose(whole, tasks, config)):
+        return chain.judged(whole, tasks, steps)
     adapt = held or partial(adapted, learner)
     return torch.stack([judged(adapt, *task, steps) for task in placed(tasks, learner, config)])
 
