@@ -12,6 +12,8 @@ import sparsemeta as sm
 from sparsemeta.pruning import RewindStore
 from sparsemeta.pruning.anp_round import IMPORTANCES
 
+LONGER = "dense, trained on"  # for as many steps as the pruned networks: what more training alone would give
+
 
 def run(setting: Setting, folder: Path, seed: int, results: Results) -> None:
     """All rounds by each importance, from one dense network; what `results` has is not done again."""
@@ -23,6 +25,7 @@ def run(setting: Setting, folder: Path, seed: int, results: Results) -> None:
         results.once("dense", lambda state=state: judged(setting, seed, state, 0))
         for number in range(1, len(found.trace) + 1):
             results.once(f"{importance} {number}", lambda n=number, state=state: judged(setting, seed, state, n))
+    results.once(LONGER, lambda: trained_on(setting, seed, folder, found.rewind.step))
 
 
 def share_dense(first: Path, state: Path) -> None:
@@ -44,10 +47,18 @@ def judged(setting: Setting, seed: int, state: Path, number: int) -> dict[str, f
     return {**setting.judge(network, seed), "sparsity": ticket.sparsity}
 
 
+def trained_on(setting: Setting, seed: int, folder: Path, steps: int) -> dict[str, float]:
+    """Accuracy of the dense network after as many steps as the pruned ones."""
+    share_dense(folder / IMPORTANCES[0], folder / "dense")
+    model = setting.model(seed)
+    setting.run(seed).run(model, steps, None, folder / "dense" / "round_0.safetensors", progress=True)
+    return {**setting.judge(model, seed), "sparsity": 0.0}
+
+
 def tables(seeds: dict[int, Results]) -> str:
     """Accuracy by round and importance, as Markdown."""
     rounds = sorted({int(name.split()[1]) for r in seeds.values() for name in r if name.split()[-1].isdigit()})
-    rows = [("dense", *[mean_accuracy("dense", seeds)] * len(IMPORTANCES))]
+    rows = [(name, *[mean_accuracy(name, seeds)] * len(IMPORTANCES)) for name in ("dense", LONGER)]
     for number in rounds:
         sparsity = next(r[f"adapted {number}"]["sparsity"] for r in seeds.values() if f"adapted {number}" in r)
         rows.append((f"{sparsity:.1%}", *(mean_accuracy(f"{name} {number}", seeds) for name in IMPORTANCES)))

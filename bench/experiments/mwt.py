@@ -71,7 +71,7 @@ def tables(seeds: dict[int, Results]) -> str:
     costs = [
         (what, *(f"{sum(s[m][key] for s in searches) / len(searches):.4g}" for m in ("mwt", "imp")),
          ratios([s["mwt"][key] / s["imp"][key] for s in searches]))
-        for what, key in (("FLOPs", "flops"), ("seconds", "seconds"))
+        for what, key in (("FLOPs", "flops"), ("processor seconds", "processor_seconds"))
     ]  # fmt: skip
     shared = [(ratios([s["overlap"] for s in searches]), ratios([s["overlap_shuffled"] for s in searches]))]
     return "\n\n".join([

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,8 @@ def evaluate(
     tasks: Annotated[int, typer.Option(min=2, help="Tasks.")] = 600,
     queries: Annotated[int | None, typer.Option(help="Query images of each class. Default: the checkpoint's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the tasks. Default: the checkpoint's.")] = None,
+    inner_steps: Annotated[int | None, typer.Option(min=1, help="Inner steps. Default: those of the run.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="A Lambda pattern, as 00011: the layers that adapt.")] = None,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -41,11 +43,11 @@ def evaluate(
     images = getattr(splits_for(trained, data, dataset, device), split)
     given = {"tasks": tasks, "queries": queries, "seed": seed}
     test = TestRecipe(**trained.about["test"] | {key: value for key, value in given.items() if value is not None})
-    score = judge(trained.learner, images, trained.config, test, trained.about["normalise"])
+    config = replace(trained.config, eval_inner_steps=inner_steps or trained.config.eval_inner_steps)
+    score = judge(trained.learner, images, config, test, trained.about["normalise"], pattern=pattern)
     if as_json:
-        config = trained.config
-        facts = {**asdict(score), **asdict(test), "data": name, "split": split, "config": asdict(config)}
-        typer.echo(json.dumps(facts, indent=2))
+        what = {"data": name, "split": split, "pattern": pattern, "config": asdict(config)}
+        typer.echo(json.dumps({**asdict(score), **asdict(test), **what}, indent=2))
         return
-    what = f"{trained.config.ways}-way {trained.config.shots}-shot, {trained.config.algorithm}"
+    what = f"{config.ways}-way {config.shots}-shot, {config.algorithm}" + (f", pattern {pattern}" if pattern else "")
     typer.echo(f"{name} {split}, {what}: {score}, seed {test.seed}")

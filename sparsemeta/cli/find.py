@@ -12,8 +12,6 @@ import typer
 from sparsemeta.cli import recipe_options as options
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from sparsemeta.meta.recipe import Recipe
 
 
@@ -59,6 +57,7 @@ def find(
 
     from sparsemeta import pruning
     from sparsemeta.meta.prepare import prepare
+    from sparsemeta.meta.trained import load_weights
     from sparsemeta.pruning.trace import save_found
 
     if threads:
@@ -72,7 +71,7 @@ def find(
     of_method = _options(option or [])
     ready = prepare(recipe, device)
     if checkpoint:
-        load_weights(ready.model, checkpoint, recipe)
+        load_weights(ready.model, checkpoint, recipe.model.name)
     run = pruning.MetaRun(ready.train, recipe.train)
     out.parent.mkdir(parents=True, exist_ok=True)  # now, and not after hours
     found = pruning.find_ticket(
@@ -94,18 +93,6 @@ def without_validation(recipe: Recipe) -> Recipe:
         got = recipe.model.ticket
         raise ValueError(f"expected a dense model to find a ticket in; got the ticket {got}. Leave it out")
     return replace(recipe, train=replace(recipe.train, validate_every=None, patience=None))
-
-
-def load_weights(model: nn.Module, checkpoint: Path, recipe: Recipe) -> None:
-    """Into `model`, the weights of a checkpoint of `sparsemeta train` of the same dense network."""
-    from sparsemeta.meta import load_trained
-    from sparsemeta.meta.run import model_mismatches
-
-    state = load_trained(checkpoint).model.state_dict()
-    if wrong := model_mismatches(model, state):
-        name = recipe.model.name
-        raise ValueError(f"expected a checkpoint of a dense {name} in {checkpoint}, got another: {'; '.join(wrong)}")
-    model.load_state_dict(state)
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def lambda_search(
     rounds: Annotated[int, typer.Option(min=2, help="Least number of rounds; each times every pattern once.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the tasks.")] = 1,
     results: Annotated[Path | None, typer.Option(help="File to keep figures in, and to go on from.")] = None,
+    retime: Annotated[bool, typer.Option("--retime", help="Take no times from RESULTS; measure them again.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Plot accuracy over time: .png, .svg, .pdf.")] = None,
     threads: Threads = None,
@@ -59,6 +60,7 @@ def lambda_search(
     search = meta.lambda_search(
         trained.learner, sampler, config, several(patterns, str) or None, delta, budget and budget / 1e3, tasks,
         settings.budget, prefix_cache=prefix_cache, reference=compared, results=results,
+        retime=retime,
     )  # fmt: skip  one argument a line would be longer than the rest
     report(search, settings)
 

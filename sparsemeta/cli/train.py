@@ -26,6 +26,9 @@ def train(
     model: options.Model = None,
     hidden: options.Hidden = None,
     ticket: Annotated[Path | None, typer.Option(help="A ticket file: train its weights only, sparse.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A dense run's checkpoint to begin with, as for a ticket that is rewound to it.")
+    ] = None,
     ways: options.Ways = None,
     shots: options.Shots = None,
     queries: options.Queries = None,
@@ -61,7 +64,7 @@ def train(
         meta_lr=meta_lr, first_order=first_order, precision=precision, steps=steps, seed=seed,
     )  # fmt: skip  one name a line would be longer than the rest
     flags = {
-        "model": {"name": model, "ticket": ticket and str(ticket), "hidden": hidden},
+        "model": {"name": model, "ticket": ticket and str(ticket), "start": start and str(start), "hidden": hidden},
         "train": learning,
         "test": {"tasks": tasks, "seed": seed, "queries": queries},
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from .chain import choose
 from .config import TrainConfig
 from .distributed import Ranks
+from .lambda_adapt import LambdaAdaptation
+from .lambda_pattern import LambdaPattern
 from .maml import MAML
 from .meta_step import accuracy, adapted, check_tasks, make_learner, placed
 from .precision import forward_in
@@ -45,7 +48,12 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, sampler: Any, config: TrainConfig, tasks: int = 600, ranks: Ranks | None = None
+    model: nn.Module,
+    sampler: Any,
+    config: TrainConfig,
+    tasks: int = 600,
+    ranks: Ranks | None = None,
+    pattern: str | LambdaPattern | None = None,
 ) -> Evaluation:
     """Query accuracy after ``eval_inner_steps`` inner steps, over the next ``tasks`` tasks of ``sampler``.
 
@@ -58,16 +66,18 @@ def evaluate(
         config: as for training.
         tasks: at least 2.
         ranks: the processes that share the tasks out and all learn the result.
+        pattern: which layers the inner loop moves, see ``LambdaAdaptation``; None for all.
 
     Raises:
-        ValueError: fewer than 2 tasks, tasks of another shape than ``config`` says, or a model alone where its
-            learner learns something too.
+        ValueError: fewer than 2 tasks, tasks of another shape than ``config`` says, a pattern of other layers or
+            steps, or a model alone where its learner learns something too.
     """
     if tasks < 2:
         raise ValueError(f"expected at least 2 tasks, for an interval; got {tasks}")
     learner = learner_to_judge(model, config)
     with untouched(learner.module, sampler, config.seed), forward_in(learner.module, config.precision):
-        rows = judge_all(learner, sampler, config, tasks, ranks or Ranks())
+        held = None if pattern is None else LambdaAdaptation(learner, LambdaPattern(str(pattern)))
+        rows = judge_all(learner, sampler, config, tasks, ranks or Ranks(), held)
     losses, accuracies = rows.unbind(1)
     interval = 1.96 * accuracies.std().item() / math.sqrt(tasks)
     return Evaluation(accuracies.mean().item(), interval, tasks, losses.mean().item(), config.bn_mode)
@@ -85,7 +95,9 @@ def learner_to_judge(model: nn.Module, config: TrainConfig) -> MAML:
     return learner.clone(first_order=True)
 
 
-def judge_all(learner: MAML, sampler: Any, config: TrainConfig, tasks: int, ranks: Ranks) -> Tensor:
+def judge_all(
+    learner: MAML, sampler: Any, config: TrainConfig, tasks: int, ranks: Ranks, held: LambdaAdaptation | None
+) -> Tensor:
     """Query loss and accuracy, float64 ``[tasks, 2]``; each rank fills in the rows of its share."""
     rows = torch.zeros(tasks, 2, dtype=torch.float64, device=next(learner.module.parameters()).device)
     steps = config.eval_inner_steps or config.inner_steps
@@ -93,24 +105,33 @@ def judge_all(learner: MAML, sampler: Any, config: TrainConfig, tasks: int, rank
         batch = sampler.sample(min(config.meta_batch, tasks - start))
         span = ranks.span(len(batch.support_y))
         if share := range(start, start + len(batch.support_y))[span]:
-            rows[share.start : share.stop] = judgements(learner, ranks.share(batch), config, steps).to(rows)
+            rows[share.start : share.stop] = judgements(learner, ranks.share(batch), config, steps, held).to(rows)
     return ranks.sum(rows)
 
 
-def judgements(learner: MAML, tasks: Any, config: TrainConfig, steps: int) -> Tensor:
-    """Query loss and accuracy ``[T, 2]`` on each task."""
+def judgements(
+    learner: MAML, tasks: Any, config: TrainConfig, steps: int, held: LambdaAdaptation | None = None
+) -> Tensor:
+    """Query loss and accuracy ``[T, 2]`` on each task, of ``learner`` or of its adaptation ``held``."""
     check_tasks(tasks, config)
-    if chain := choose(learner, tasks, config):
-        return chain.judged(learner, tasks, steps)
-    return torch.stack([judged(learner, *task, steps) for task in placed(tasks, learner, config)])
+    whole = held.as_rates() if held else learner
+    if whole and (chain := choose(whole, tasks, config)):
+        return chain.judged(whole, tasks, steps)
+    adapt = held or partial(adapted, learner)
+    return torch.stack([judged(adapt, *task, steps) for task in placed(tasks, learner, config)])
 
 
 def judged(
-    learner: MAML, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, steps: int
+    adapt: Callable[[Tensor, Tensor, int], MAML],
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    steps: int,
 ) -> Tensor:
     """Query loss and accuracy ``[2]`` on one task."""
     with torch.enable_grad():
-        clone = adapted(learner, support_x, support_y, steps)
+        clone = adapt(support_x, support_y, steps)
     with torch.no_grad():
         logits = clone(query_x)
         return torch.stack([F.cross_entropy(logits, query_y), accuracy(logits, query_y)])

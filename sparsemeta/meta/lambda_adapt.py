@@ -74,6 +74,20 @@ class LambdaAdaptation:
                 clone.step += 1
         return clone
 
+    def as_rates(self) -> MAML | None:
+        """A learner with rates of 0 where nothing moves, for an engine without patterns: the same result, no saving.
+
+        None where rates do not say it all: a row for each step, batch norms of each step, another algorithm than MAML.
+        """
+        learner = self.learner
+        if len(self.pattern.rows) > 1 or learner.norms is not None or type(learner) is not MAML:
+            return None
+        names, moving = list(learner.start()), self._names(self.pattern.active(0))
+        own = learner.rates(names)
+        rates = own if isinstance(own, list) else [own] * len(names)
+        still = {name: rate if name in moving else 0.0 for name, rate in zip(names, rates, strict=True)}
+        return MAML(learner.module, still, learner.first_order, learner.bn_mode)
+
     def _step(self, clone: MAML, x: Tensor, y: Tensor, moving: list[int], prefix: PrefixCache) -> None:
         weights, names, first = clone.weights, self._names(moving), moving[0]
         unused = self._names(range(prefix.ready(first)))  # fewer weights to hand to the model take less time

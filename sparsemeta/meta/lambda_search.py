@@ -36,6 +36,7 @@ def lambda_search(
     reference: nn.Module | None = None,
     results: str | Path | None = None,
     progress: bool = True,
+    retime: bool = False,
 ) -> LambdaSearch:
     """Measure Lambda patterns (Khabarlak 2022, arXiv 2206.05930) on meta-validation tasks and take the best.
 
@@ -58,6 +59,7 @@ def lambda_search(
             compared; None for that of ``model``.
         results: JSON file that takes each pattern's figures as they come, and from which a search goes on.
         progress: show a bar.
+        retime: measure the times even if ``results`` has them, as those of a busy machine.
 
     Raises:
         ValueError: patterns that do not fit, numbers out of range, ``results`` of another search.
@@ -76,7 +78,7 @@ def lambda_search(
             stack.enter_context(untouched(learner.module, sampler, config.seed))
         states = {name: learner.state_dict() for name, learner in models.items()}
         file = ResultsFile(results, about, {**states, "tasks": dict(enumerate(trial.first))})
-        measure(ways, trial, file, timing or Budget(), progress)
+        measure(ways, trial, file, timing or Budget(), progress, retime)
     compared = full if reference is None else REFERENCE
     records = records_of({name: file.accuracies[name] for name in ways}, file.seconds, compared)
     return summed_up(records, compared, delta, budget, about)

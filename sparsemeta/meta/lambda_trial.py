@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from ..bench.timing import Budget, interleaved
-from ..data.tasks import Task
+from ..data.tasks import Task, Tasks
 from .config import TrainConfig
+from .evaluate import judgements
 from .lambda_adapt import LambdaAdaptation
 from .lambda_file import ResultsFile
 from .lambda_report import pattern_bar
 from .maml import MAML
-from .meta_step import accuracy, placed
+from .meta_step import placed
 
 
 class Trial:
@@ -35,20 +36,26 @@ class Trial:
     @property
     def first(self) -> Task:
         """The first task."""
-        return next(self.tasks(1))
+        return next(placed(next(self.batches()), self.learner, self.config))
 
-    def tasks(self, count: int) -> Iterator[Task]:
-        """The first ``count`` tasks, a few in memory at a time."""
+    def batches(self) -> Iterator[Tasks]:
+        """The tasks, a few in memory at a time."""
         self.sampler.load_state_dict(self.place)
-        batch = self.config.meta_batch
-        for start in range(0, count, batch):
-            yield from placed(self.sampler.sample(min(batch, count - start)), self.learner, self.config)
+        size = self.config.meta_batch
+        for start in range(0, self.count, size):
+            yield self.sampler.sample(min(size, self.count - start))
+
+    def judgements(self, adaptation: LambdaAdaptation, tasks: Tasks) -> list[list[float]]:
+        """Query loss and accuracy in percent on each of ``tasks``."""
+        return judgements(adaptation.learner, tasks, self.config, self.steps, adaptation).tolist()
 
 
-def measure(ways: Mapping[str, LambdaAdaptation], trial: Trial, file: ResultsFile, timing: Budget, shown: bool) -> None:
-    """Accuracies and times of ``ways`` by name, into ``file``, which may have some of them already."""
+def measure(
+    ways: Mapping[str, LambdaAdaptation], trial: Trial, file: ResultsFile, timing: Budget, shown: bool, retime: bool
+) -> None:
+    """Accuracies and times of ``ways`` by name, into ``file``, which may have some; times anew with ``retime``."""
     judge(ways, trial, file, shown)
-    if not ways.keys() <= file.seconds.keys():
+    if retime or not ways.keys() <= file.seconds.keys():
         file.add_seconds(times(ways, trial, timing))
 
 
@@ -57,18 +64,9 @@ def judge(ways: Mapping[str, LambdaAdaptation], trial: Trial, file: ResultsFile,
     with pattern_bar(len(ways), shown) as advance:
         for pattern, adaptation in ways.items():
             if pattern not in file.accuracies:
-                percent = [query_accuracy(adaptation, task, trial.steps) for task in trial.tasks(trial.count)]
+                percent = [row[1] for batch in trial.batches() for row in trial.judgements(adaptation, batch)]
                 file.add_accuracies(pattern, percent)
             advance(pattern, file.accuracies[pattern])
-
-
-def query_accuracy(adaptation: LambdaAdaptation, task: Task, steps: int) -> float:
-    """In percent."""
-    support_x, support_y, query_x, query_y = task
-    with torch.enable_grad():
-        clone = adaptation(support_x, support_y, steps)
-    with torch.no_grad():
-        return accuracy(clone(query_x), query_y).item()
 
 
 def times(ways: Mapping[str, LambdaAdaptation], trial: Trial, timing: Budget) -> dict[str, tuple[float, ...]]:

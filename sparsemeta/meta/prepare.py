@@ -20,7 +20,7 @@ from .evaluate import Evaluation, evaluate
 from .maml import MAML
 from .recipe import DataRecipe, Recipe, TestRecipe
 from .seeds import seeded
-from .trained import Trained, build_model
+from .trained import Trained, build_model, load_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Prepared:
     """A recipe with everything in its place.
 
     Attributes:
-        model: with weights from the seed, sparse where the recipe names a ticket.
+        model: with weights from the seed or from ``start``, sparse where the recipe names a ticket.
         train, validation: samplers; both begin with the seed of the configuration.
         splits: the images.
         about: for ``train``, so that the checkpoint needs nothing beside it.
@@ -52,6 +52,8 @@ def prepare(recipe: Recipe, device: str | torch.device = "cpu") -> Prepared:
     arguments = {"ways": recipe.train.ways, "in_channels": channels, "image_size": size, **recipe.model.options}
     with seeded(recipe.train.seed, torch.device("cpu")):
         model = build_model(recipe.model.name, arguments)
+    if recipe.model.start:
+        load_weights(model, recipe.model.start, recipe.model.name)
     if recipe.model.ticket:
         model = sparsify(model, Ticket.load(recipe.model.ticket))
     statistics = splits.train.statistics() if recipe.data.normalise else None
@@ -92,8 +94,9 @@ def sampler_of(images: Any, config: TrainConfig, seed: int, statistics: Statisti
 
 
 def judge(
-    learner: MAML | nn.Module, images: Any, config: TrainConfig, test: TestRecipe, statistics: Any, ranks: Any = None
-) -> Evaluation:
+    learner: MAML | nn.Module, images: Any, config: TrainConfig, test: TestRecipe, statistics: Any, ranks: Any = None,
+    pattern: str | None = None,
+) -> Evaluation:  # fmt: skip  one argument a line would be longer than the rest
     """Accuracy on the tasks that ``test`` describes, the same for every model."""
     config = replace(config, queries=test.queries)
-    return evaluate(learner, sampler_of(images, config, test.seed, statistics), config, test.tasks, ranks)
+    return evaluate(learner, sampler_of(images, config, test.seed, statistics), config, test.tasks, ranks, pattern)

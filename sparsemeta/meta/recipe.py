@@ -31,10 +31,11 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """Name of the backbone, its arguments, and the ticket file to train it with."""
+    """Name of the backbone, its arguments, the ticket file to train it with, and a dense checkpoint to start from."""
 
     name: str = "conv4"
     ticket: str | None = None
+    start: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One meta-step: its number from 1, query loss, query accuracy in percent, and its seconds without the sampling."""
+    """One meta-step: its number from 1, query loss, query accuracy in percent, and its seconds without the sampling.
+
+    ``processor_seconds`` are those of all threads of this process, whatever else the machine does meanwhile.
+    """
 
     step: int
     loss: float
     accuracy: float
     seconds: float
+    processor_seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Run:
             "sampler": self.sampler.state_dict(),
             "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state(self.device) if on_gpu else None,
-            "history": torch.tensor([[r.loss, r.accuracy, r.seconds] for r in self.history], dtype=torch.float64),
+            "history": torch.tensor([astuple(r)[1:] for r in self.history], dtype=torch.float64),
             "validations": [astuple(validation) for validation in self.validations],
         }
         save_checkpoint(path, state)

@@ -121,13 +121,13 @@ def next_step(run: Run, ranks: Ranks, checkpoint: str | Path | None, validation:
     config, step = run.config, len(run.history) + 1
     tasks = ranks.share(run.sampler.sample(config.meta_batch))
     set_rate(run.optimizer, config.lr_factor(step))
-    begin = time.perf_counter()
+    begin = time.perf_counter(), time.process_time()
     try:
         loss, accuracy = meta_step(run.learner, tasks, run.optimizer, config, ranks.reduce)
     except DivergenceError as error:
         kept = "no checkpoint was asked for" if checkpoint is None else f"{checkpoint} holds the last checkpoint"
         raise DivergenceError(f"meta-step {step}: {error}; {kept}") from error
-    record = StepRecord(step, loss, accuracy, time.perf_counter() - begin)
+    record = StepRecord(step, loss, accuracy, time.perf_counter() - begin[0], time.process_time() - begin[1])
     run.history.append(record)
     tell(written, "train", record, meta_lr=config.meta_lr * config.lr_factor(step))
     if config.validate_every and step % config.validate_every == 0:

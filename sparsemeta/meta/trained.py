@@ -21,6 +21,7 @@ from .checkpoint import CheckpointError, load_checkpoint
 from .config import TrainConfig
 from .maml import MAML
 from .meta_step import make_learner
+from .run import model_mismatches
 
 MODELS = {"conv4": models.Conv4, "resnet12": models.ResNet12}
 
@@ -64,6 +65,19 @@ def load_trained(checkpoint: str | Path, device: str | torch.device = "cpu") -> 
             f"expected a model and what was trained of it in {checkpoint}; they do not fit "
             f"({type(error).__name__}: {error}). Take another checkpoint"
         ) from error
+
+
+def load_weights(model: nn.Module, checkpoint: str | Path, name: str) -> None:
+    """Into ``model``, a dense ``name``, the weights of a checkpoint of ``sparsemeta train`` of the same network.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ValueError: it is of another network; ``model`` is as it was.
+    """
+    state = load_trained(checkpoint).model.state_dict()
+    if wrong := model_mismatches(model, state):
+        raise ValueError(f"expected a checkpoint of a dense {name} in {checkpoint}, got another: {'; '.join(wrong)}")
+    model.load_state_dict(state)
 
 
 def _restored(state: Mapping[str, Any], device: str | torch.device) -> Trained:

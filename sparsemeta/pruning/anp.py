@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import nn
 from ..ticket import Ticket
 from .anp_plan import Plan
 from .anp_round import prune_layers_
-from .cost import PASSES, Cost, sample_flops
+from .cost import PASSES, Cost, sample_flops, stopwatch
 from .imp import check_beginning, check_search, identity
 from .imp_state import ImpState
 from .kinds import Kind
@@ -73,7 +72,7 @@ class Rounds:
         for number in range(1, len(self.plan.fractions) + 1):
             if number > len(self.state.records):
                 self._round(number, snapshot if number == 1 else self.state.store.load(f"round_{number - 1}"))
-        cost = sum((Cost(r["flops"], r["seconds"]) for r in self.state.records), cost)
+        cost = sum(map(Cost.of, self.state.records), cost)
         return Found(self.state.ticket(number), cost, self.state.records, self.state.store.load(f"round_{number}"))
 
     def _pretrained(self) -> tuple[Snapshot, Cost]:
@@ -83,21 +82,21 @@ class Rounds:
             return zero, Cost()
         checkpoint = self.state.training("round_0")  # when it is there whole, nothing is trained again
         trained = self.run.run(copy.deepcopy(self.model), steps, None, checkpoint, self.search.progress)
-        return trained.snapshot, Cost(self._flops(None, steps * self.run.passes), trained.seconds)
+        return trained.snapshot, Cost(self._flops(None, steps * self.run.passes)) + trained.cost
 
     def _round(self, number: int, start: Snapshot) -> None:
         """Prune every layer of the dense state `start`, and meta-train on with what stays."""
-        begin = time.perf_counter()
+        elapsed = stopwatch()
         before = self.state.ticket(number - 1) if number > 1 else None
         ticket, pruned = self._pruned(before, start, self.plan.fractions[number - 1])
-        seconds = time.perf_counter() - begin
+        surgery = elapsed()
         trained, network = self._retrained(ticket, pruned, self.state.training(f"retrain_{number}"))
         self.state.store.save(f"round_{number}", densified(trained.snapshot, network, ticket))
         flops = self._flops(before, self._surgery_passes()) + self._flops(ticket, self.plan.retrain * self.run.passes)
         self.state.add(ticket, {
             "round": number, "step": trained.snapshot.step, "sparsity": ticket.sparsity, "kept": ticket.kept,
-            "loss": trained.loss, "accuracy": trained.accuracy, "pruning_seconds": seconds, "flops": flops,
-            "training_seconds": trained.seconds, "seconds": seconds + trained.seconds,
+            "loss": trained.loss, "accuracy": trained.accuracy, "pruning_seconds": surgery.seconds,
+            "training_seconds": trained.cost.seconds, **vars(Cost(flops) + surgery + trained.cost),
         })  # fmt: skip
         self.state.training(f"retrain_{number}").unlink(missing_ok=True)
         announce(self.state.records[-1], self.search.progress)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from torch import nn
 
@@ -16,13 +18,31 @@ TANGENT_PASSES = 6  # of a Hessian-vector product: the tangents of those three, 
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs of convolutions and linear layers (a multiply-add is 2), and seconds. Costs add up with `+`."""
+    """FLOPs of convolutions and linear layers (a multiply-add is 2), and seconds. Costs add up with `+`.
+
+    Attributes:
+        flops: counted.
+        seconds: by the clock on the wall.
+        processor_seconds: of all threads of this process, whatever else the machine does; what a GPU does is not in.
+    """
 
     flops: float = 0.0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.flops + other.flops, self.seconds + other.seconds)
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Cost:
+        """What a record of a search says of it."""
+        return cls(*(record[f.name] for f in fields(cls)))
+
+
+def stopwatch() -> Callable[[], Cost]:
+    """A clock that starts now: each call gives the seconds until then."""
+    wall, processor = time.perf_counter(), time.process_time()
+    return lambda: Cost(0.0, time.perf_counter() - wall, time.process_time() - processor)
 
 
 def sample_flops(model: nn.Module, ticket: Ticket | None, input_size: Sequence[int]) -> float:

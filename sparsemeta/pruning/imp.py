@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from torch import nn
 from ..meta.checkpoint import CheckpointError
 from ..nn.base import SparseLayer
 from ..ticket import Ticket
-from .cost import Cost, sample_flops
+from .cost import Cost, sample_flops, stopwatch
 from .imp_state import ImpState
 from .rewind import Snapshot
 from .score_rounds import ScoreRounds, record
 from .search import Finder, Found, Search, method
+from .training import MetaRun
 
 
 def imp_by(score: str) -> Finder:
@@ -47,7 +47,7 @@ def _search(score: str, default: str, model: nn.Module, search: Search) -> Found
         check_beginning(model, state)
         while (done := len(state.records)) < len(rounds.levels):
             _round(copy.deepcopy(model), rounds, state, done)
-        cost = sum((Cost(r["flops"], r["seconds"]) for r in state.records), Cost())
+        cost = sum(map(Cost.of, state.records), Cost())
         return Found(state.ticket(done), cost, state.records, state.store.load("theta_r"))
 
 
@@ -57,6 +57,13 @@ def check_search(model: nn.Module, search: Search) -> None:
         raise ValueError("expected a training run for this search, got None; pass run=MetaRun(...), SupervisedRun(...)")
     if any(isinstance(layer, SparseLayer) for layer in model.modules()):
         raise ValueError("expected a dense model, got one with sparse layers; use densify(model)")
+    if isinstance(search.run, MetaRun) and (beside := search.run.learned_beside(model)):
+        config = search.run.config
+        raise ValueError(
+            f"expected a learner whose parameters are the model's, which a ticket can rewind; got one that also learns "
+            f"{beside[0]}, algorithm={config.algorithm!r} with bn_mode={config.bn_mode!r}. Find the ticket with "
+            f"algorithm='maml' and train it with this one, or take a score without a run"
+        )
 
 
 def check_beginning(model: nn.Module, state: ImpState) -> None:
@@ -81,31 +88,31 @@ def _round(model: nn.Module, rounds: ScoreRounds, state: ImpState, number: int) 
     search, ticket = rounds.search, state.ticket(number) if number else None
     _announce(search, number, ticket)
     per_step = search.run.passes * sample_flops(model, ticket, search.run.input_size)
-    early = 0.0 if number else _rewind_point(model, search, state)
+    early = Cost() if number else _rewind_point(model, search, state)
     model, start = _rewound(model, ticket, state.store.load("theta_r"))
     checkpoint = state.training(f"round_{number + 1}")
     trained = search.run.run(model, search.run.steps, start, checkpoint, search.progress)
-    begin = time.perf_counter()
+    elapsed = stopwatch()
     pruned = rounds.ticket(model, rounds.levels[number])
-    training, pruning = early + trained.seconds, time.perf_counter() - begin
     steps = search.run.steps - (search.rewind if number else 0)
+    cost = Cost(steps * per_step) + early + trained.cost
     state.add(pruned, {
         "round": number + 1, "trained_sparsity": ticket.sparsity if ticket else 0.0, "steps": steps,
-        "flops": steps * per_step, "training_seconds": training, "loss": trained.loss, "accuracy": trained.accuracy,
-        **record(pruned, training + pruning),
+        "training_seconds": cost.seconds, "loss": trained.loss, "accuracy": trained.accuracy,
+        **record(pruned, cost + elapsed()),
     })  # fmt: skip
 
 
-def _rewind_point(model: nn.Module, search: Search, state: ImpState) -> float:
+def _rewind_point(model: nn.Module, search: Search, state: ImpState) -> Cost:
     """Train to step r and keep theta_0 and theta_r; the seconds it took."""
     zero = Snapshot(0, copy.deepcopy(model.state_dict()))
     state.store.save("theta_0", zero)
     if not search.rewind:
         state.store.save("theta_r", zero)
-        return 0.0
+        return Cost()
     early = search.run.run(model, search.rewind, checkpoint=state.training("rewind"), progress=search.progress)
     state.store.save("theta_r", early.snapshot)
-    return early.seconds
+    return early.cost
 
 
 def _rewound(model: nn.Module, ticket: Ticket | None, start: Snapshot) -> tuple[nn.Module, Snapshot]:

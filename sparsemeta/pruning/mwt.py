@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from ..ticket import Ticket
-from .cost import Cost, sample_flops
+from .cost import Cost, sample_flops, stopwatch
 from .imp import check_beginning, check_search, identity
 from .imp_state import ImpState
 from .mwt_carry import densified, first_order
@@ -70,7 +69,7 @@ class LightSearch:
         begin, cost = self._rewind_point()
         while (level := self._level()).number < len(self.rounds.levels):
             self._check(level, begin)
-        cost = sum((Cost(r["flops"], r["seconds"]) for r in self.state.records), cost)
+        cost = sum(map(Cost.of, self.state.records), cost)
         return Found(self.state.ticket(len(self.state.records)), cost, self.state.records, begin)
 
     def _rewind_point(self) -> tuple[Snapshot, Cost]:
@@ -83,7 +82,7 @@ class LightSearch:
         checkpoint = self.state.training("theta_r")  # when it is there whole, nothing is trained again
         trained = self.run.run(copy.deepcopy(self.model), steps, None, checkpoint, progress)
         flops = steps * self.run.passes * sample_flops(self.model, None, self.run.input_size)
-        return trained.snapshot, Cost(flops, trained.seconds)
+        return trained.snapshot, Cost(flops) + trained.cost
 
     def _check(self, level: Level, begin: Snapshot) -> None:
         """Train to the next check, and make it."""
@@ -91,13 +90,12 @@ class LightSearch:
         current = self._current()
         start = self.state.store.load(f"check_{number - 1}") if number > 1 else begin
         trained, network, flops = self._train(current, start, steps, self.state.training(f"segment_{number}"))
-        started = time.perf_counter()
+        elapsed = stopwatch()
         ticket = self.rounds.ticket(network, self.rounds.levels[level.number])
         moved = distances(ticket, self.state.ticket(number - 1)) if level.steps else None
         level = level.checked(self.detector, steps, moved)
         self.state.store.save(f"check_{number}", densified(trained.snapshot, network, current))
-        seconds = trained.seconds + time.perf_counter() - started
-        cost = {"flops": flops, "training_seconds": trained.seconds, "seconds": seconds}
+        cost = {"training_seconds": trained.cost.seconds, **vars(Cost(flops) + trained.cost + elapsed())}
         self.state.add(ticket, self._record(level, current, ticket, moved) | scalars(trained) | cost)
         announce(self.state.records[-1], self.rounds.search.progress)
         for name in (f"segment_{number}", f"check_{number - 1}"):

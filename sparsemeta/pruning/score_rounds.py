@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from torch import nn
 from ..nn import densify, sparsify
 from ..nn.base import SparseLayer
 from ..ticket import Ticket
-from .cost import Cost
+from .cost import Cost, stopwatch
 from .distributions import ticket_from_scores
 from .kinds import Kind
 from .schedules import SCHEDULES, schedule
@@ -60,9 +59,9 @@ def options_of(function: Callable | None, skip: int) -> set[str]:
     return set(list(inspect.signature(function).parameters)[skip:]) if function else set()
 
 
-def record(ticket: Ticket, seconds: float) -> dict[str, Any]:
+def record(ticket: Ticket, cost: Cost) -> dict[str, Any]:
     """What a trace says about a round."""
-    return {"sparsity": ticket.sparsity, "kept": ticket.kept, "seconds": seconds}
+    return {"sparsity": ticket.sparsity, "kept": ticket.kept, **vars(cost)}
 
 
 def _search(score: str, model: nn.Module, search: Search) -> Found:
@@ -70,11 +69,11 @@ def _search(score: str, model: nn.Module, search: Search) -> Found:
     sparse = any(isinstance(layer, SparseLayer) for layer in model.modules())
     current, dense = model, densify(model) if sparse else model
     for number, level in enumerate(track(rounds.levels, f"{score}: rounds", disable=not search.progress), 1):
-        begin = time.perf_counter()
+        elapsed = stopwatch()
         ticket = rounds.ticket(current, level)
-        trace.append({"round": number, **record(ticket, time.perf_counter() - begin)})
+        trace.append({"round": number, **record(ticket, elapsed())})
         current = sparsify(dense, ticket)
-    return Found(ticket, Cost(0.0, sum(entry["seconds"] for entry in trace)), trace)
+    return Found(ticket, sum(map(Cost.of, trace), Cost()), trace)
 
 
 def _least(search: Search) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from ..meta.checkpoint import load_checkpoint, save_checkpoint
 from ..meta.meta_step import DivergenceError
 from ..meta.seeds import seeded
-from .cost import supervised_passes
+from .cost import stopwatch, supervised_passes
 from .probe import Probe
 from .rewind import Snapshot
 from .training import Trained
@@ -109,11 +108,11 @@ class SupervisedRun:
         return Probe.supervised([self._batch(step) for step in range(batches)])
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> list[float]:
-        """Step number `step` from 0; its loss, accuracy in percent, and seconds."""
+        """Step number `step` from 0; its loss, accuracy in percent, seconds and processor seconds."""
         torch.manual_seed(self.seed * 2**32 + step)
         x, y = self._batch(step)
         x = self.augment(x) if self.augment else x
-        begin = time.perf_counter()
+        elapsed = stopwatch()
         for group in optimizer.param_groups:
             group["lr"] = self.lr * self.gamma ** sum(step >= milestone for milestone in self.milestones)
         optimizer.zero_grad()
@@ -123,7 +122,8 @@ class SupervisedRun:
             raise DivergenceError(f"step {step + 1}: expected a finite loss, got {value}; lower lr")
         loss.backward()
         optimizer.step()
-        return [value, 100 * (logits.argmax(1) == y).float().mean().item(), time.perf_counter() - begin]
+        right, cost = (logits.argmax(1) == y).float().mean().item(), elapsed()
+        return [value, 100 * right, cost.seconds, cost.processor_seconds]
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(step, len(self.images) // self.batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from ..meta.checkpoint import load_checkpoint, save_checkpoint
 from ..meta.config import TrainConfig
-from ..meta.run import StepRecord
+from ..meta.meta_step import make_learner
+from ..meta.run import MODEL, StepRecord
 from ..meta.train import train
-from .cost import meta_passes
+from .cost import Cost, meta_passes
 from .probe import Probe
 from .rewind import Snapshot
 
@@ -26,20 +28,20 @@ class Trained:
 
     Attributes:
         snapshot: the state it ended in.
-        seconds: of its steps, those before an interruption included, those before `start` not.
+        cost: seconds of its steps, those before an interruption included, those before `start` not.
         loss, accuracy: of the last tenth of these steps, on training data; accuracy in percent.
     """
 
     snapshot: Snapshot
-    seconds: float
+    cost: Cost
     loss: float
     accuracy: float
 
     @classmethod
     def of(cls, snapshot: Snapshot, history: Tensor) -> Trained:
-        """Of the loss, accuracy and seconds of each step, `[steps, 3]`."""
+        """Of the loss, accuracy, seconds and processor seconds of each step, `[steps, 4]`."""
         means = history[-max(1, len(history) // 10) :].mean(0).tolist()
-        return cls(snapshot, history[:, 2].sum().item(), *means[:2])
+        return cls(snapshot, Cost(0.0, *history[:, 2:].sum(0).tolist()), *means[:2])
 
 
 class TrainingRun(Protocol):
@@ -107,6 +109,11 @@ class MetaRun:
     def probe(self, batches: int) -> Probe:
         """See `TrainingRun`: tasks, whose loss is the query loss after adaptation."""
         return Probe.meta(self._first(batches), self.config)
+
+    def learned_beside(self, model: nn.Module) -> list[str]:
+        """What the run's learner of `model` learns that is not the model's, such as rates."""
+        learner = make_learner(copy.deepcopy(model), self.config)
+        return [name for name, _ in learner.named_parameters() if not name.startswith(MODEL)]
 
     def _train(self, model: nn.Module, steps: int, path: Path, progress: bool) -> None:
         """Up to `steps` of the whole run, never a run of so many steps: a schedule must not end there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class FamilyRun:
         """The end of the search's first round."""
         found, model = self.found(depth), self._model(depth)
         model.load_state_dict(load_checkpoint(self.folder / f"imp_{depth}" / "round_1.safetensors")["model"])
-        return self._judged(depth, model, None, found.trace[0]["training_seconds"], self.config.steps)
+        return self._judged(depth, model, None, Cost.of(found.trace[0]), self.config.steps)
 
     def _own(self, depth: int) -> Record:
         found = self.found(depth)
@@ -109,16 +110,17 @@ class FamilyRun:
         ticket.save(self.folder / f"{kind}_{depth}_ticket.safetensors")
         trained = self.run.run(sparse, self.run.steps, start, checkpoint, progress=True)
         steps = self.config.steps - self.config.rewind
-        return self._judged(depth, sparse, ticket, trained.seconds, steps, searched)
+        return self._judged(depth, sparse, ticket, trained.cost, steps, searched)
 
     def _judged(
-        self, depth: int, model: nn.Module, ticket: Ticket | None, seconds: float, steps: int,
+        self, depth: int, model: nn.Module, ticket: Ticket | None, training: Cost, steps: int,
         searched: Found | None = None,
     ) -> Record:
-        cost = searched.cost if searched else Cost()
+        search = searched.cost if searched else Cost()
+        flops = steps * self.run.passes * sample_flops(self._model(depth), ticket, self.size)
+        costs = {"search": search, "training": replace(training, flops=flops)}
         return {
             "accuracy": accuracy(model, *self.test), "test_images": len(self.test[1]),
             "sparsity": ticket.sparsity if ticket else 0.0,
-            "search_flops": cost.flops, "search_seconds": cost.seconds, "training_seconds": seconds,
-            "training_flops": steps * self.run.passes * sample_flops(self._model(depth), ticket, self.size),
+            **{f"{part}_{unit}": value for part, cost in costs.items() for unit, value in vars(cost).items()},
         }  # fmt: skip  what belongs together in a line

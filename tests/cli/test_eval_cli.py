@@ -29,6 +29,17 @@ def test_the_figures_are_those_of_evaluate(call, checkpoint, as_json):
     assert (facts["accuracy"], facts["interval"]) == (expected.accuracy, expected.interval) and facts["split"] == "val"
 
 
+def test_inner_steps_and_pattern_are_others_than_the_runs(call, checkpoint, as_json):
+    def judged(*options):
+        return as_json(call("eval", "--checkpoint", checkpoint, "--tasks", 4, "--threads", 1, "--json", *options))
+
+    trained, full = load_trained(checkpoint), judged("--inner-steps", 3, "--pattern", "11111")
+    assert full["pattern"] == "11111" and full["config"]["eval_inner_steps"] == 3
+    assert full["loss"] == pytest.approx(judged("--inner-steps", 3)["loss"])
+    assert len({full["loss"], judged()["loss"], judged("--inner-steps", 3, "--pattern", "00001")["loss"]}) == 3
+    assert trained.config.eval_inner_steps is None
+
+
 def test_a_sparse_model_comes_back_with_its_ticket(train, tmp_path):
     ticket = Ticket.magnitude(Conv4(5, 1, 8, 28), sparsity=0.8, exclude=("head",))
     ticket.save(tmp_path / "ticket")

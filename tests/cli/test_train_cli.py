@@ -11,6 +11,7 @@ from sparsemeta import cli, meta
 from sparsemeta.backends.tune_store import store
 from sparsemeta.meta.checkpoint import load_checkpoint
 from sparsemeta.meta.log import read_lines
+from sparsemeta.meta.trained import load_trained
 from sparsemeta.models import Conv4
 from sparsemeta.ticket import Ticket, TicketError
 
@@ -38,6 +39,21 @@ def test_trains_only_the_weights_of_a_ticket(train, tmp_path):
     assert train(tmp_path / "run", "--steps", 1, "--ticket", tmp_path / "ticket").exit_code == 0
     model = load_checkpoint(tmp_path / "run")["model"]
     assert model["features.1.conv.values"].numel() == ticket["features.1.conv.weight"].nnz
+
+
+def test_a_ticket_starts_from_the_weights_of_a_dense_run(train, tmp_path):
+    assert train(tmp_path / "dense", "--steps", 2).exit_code == 0
+    dense = load_trained(tmp_path / "dense").model
+    Ticket.magnitude(dense, sparsity=0.8, exclude=("head",)).save(tmp_path / "ticket")
+    begin = "--ticket", tmp_path / "ticket", "--start", tmp_path / "dense"
+    assert train(tmp_path / "run", "--steps", 1, "--set", "meta_lr=1e-30", *begin).exit_code == 0
+    sparse = load_trained(tmp_path / "run").model
+    for name, pattern in Ticket.load(tmp_path / "ticket").items():
+        module, _, _ = name.rpartition(".")
+        kept = dense.get_parameter(name)[pattern.mask()]
+        assert torch.equal(sparse.get_submodule(module).to_dense().weight[pattern.mask()], kept)
+    other = train(tmp_path / "other", "--start", tmp_path / "run")
+    assert "expected a checkpoint of a dense conv4" in str(other.exception) and not (tmp_path / "other").exists()
 
 
 @pytest.mark.extension

@@ -49,6 +49,17 @@ def test_dropout_is_off(net, sampler, settings):
     assert results[0] == results[1]
 
 
+def test_with_a_pattern_only_its_layers_adapt(net, sampler, settings):
+    model, config = net(), TrainConfig(**settings, eval_inner_steps=3)
+    held = {name: 0.0 if name.startswith(("0.", "1.")) else config.inner_lr for name, _ in model.named_parameters()}
+    expected = evaluate(MAML(model, lr=held), sampler(noise=2.0), config, tasks=4)
+    result = evaluate(model, sampler(noise=2.0), config, tasks=4, pattern="01")
+    assert result.loss == pytest.approx(expected.loss) and result.accuracy == expected.accuracy
+    assert result.loss != evaluate(model, sampler(noise=2.0), config, tasks=4).loss
+    with pytest.raises(ValueError, match="pattern of 2 bits"):
+        evaluate(model, sampler(), config, tasks=4, pattern="001")
+
+
 def test_too_few_tasks(net, sampler, settings):
     with pytest.raises(ValueError, match="at least 2 tasks, for an interval; got 1"):
         evaluate(net(), sampler(), TrainConfig(**settings), tasks=1)

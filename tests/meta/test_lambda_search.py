@@ -73,6 +73,20 @@ def test_a_ticket_against_its_dense_model(sampler, config):
     assert found.reference.accuracy == pytest.approx(judged.accuracy) and dense.training
 
 
+@pytest.mark.parametrize("rate", [0.1, torch.tensor(0.1)], ids=["number", "tensor"])
+def test_the_compiled_chain_judges_as_autograd_does(sampler, config, rate):
+    if sm.backends.cpu.missing():
+        pytest.skip("without the compiled kernels there is no chain")
+    learner = MAML(sm.models.Conv4(3, 1, 4, 16), lr=rate)
+    chain, autograd = (
+        lambda_search(learner, sampler(size=16), dataclasses.replace(config, engine=engine), ["00111"], **QUICK)
+        for engine in ("chain", "autograd")
+    )
+    for a in chain.records:
+        [b] = [b for b in autograd.records if a.pattern == b.pattern]
+        assert a.accuracy == pytest.approx(b.accuracy, abs=100 / 12 / 6 + 1e-6), "all but one query on its edge"
+
+
 def record(pattern: str, seconds: float, accuracy: float) -> PatternRecord:
     return PatternRecord(pattern, accuracy, 1.0, 0.0, 1.0, seconds, seconds, seconds)
 
@@ -132,6 +146,8 @@ def test_a_stopped_search_goes_on(net, sampler, config, tmp_path, monkeypatch):
     assert counts == {"11": 8, "10": 8, "01": 11}, "the accuracies of one pattern, and two rounds of all"
     again = lambda_search(model, sampler(), config, results=file, **QUICK)
     assert again == resumed and sum(counts.values()) == 27
+    anew = lambda_search(model, sampler(), config, results=file, retime=True, **QUICK)
+    assert sum(counts.values()) == 33 and {r.pattern for r in anew.records} == counts.keys(), "two rounds of all again"
     whole = lambda_search(model, sampler(), config, **QUICK)
     assert {r.pattern: r.accuracy for r in whole.records} == {r.pattern: r.accuracy for r in resumed.records}
 

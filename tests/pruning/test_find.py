@@ -59,7 +59,7 @@ def test_provenance(net, probe):
     found = find_ticket("obs", net, probe=probe, damping=0.1, seed=7, provenance={"data": "noise"}, progress=False)
     says = found.ticket.provenance
     assert says["method"] == "obs" and says["damping"] == 0.1 and says["seed"] == 7 and says["data"] == "noise"
-    assert says["cost"] == {"flops": 0.0, "seconds": found.cost.seconds}
+    assert says["cost"] == vars(found.cost) and found.cost.flops == 0
     assert says["sparsemeta"] == sm.__version__ and says["torch"] == torch.__version__
 
 

@@ -158,3 +158,20 @@ def test_misuse_is_named():
         find_ticket("mwt", conv_net())
     with pytest.raises(ValueError, match=r"expected options among .*, got \['steps'\]"):
         find_ticket("mwt", conv_net(), run=meta_run(), progress=False, steps=3)
+
+
+@pytest.mark.parametrize("method", ["imp", "mwt", "anp", "magnitude"])
+@pytest.mark.parametrize(
+    ("learner", "learned"),
+    [({"algorithm": "meta_sgd"}, "lr"), ({"algorithm": "maml++"}, ""), ({"algorithm": "alfa"}, ""),
+     ({"bn_mode": "per_step"}, "norm")],
+)  # fmt: skip  a table
+def test_a_learner_that_learns_more_than_the_model_is_named_before_training(method, learner, learned, tmp_path):
+    with pytest.raises(ValueError, match=rf"which a ticket can rewind; got one that also learns .*{learned}.*bn_mode="):
+        find_ticket(method, conv_net(), run=meta_run(**learner), progress=False, rewind=2, state=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["fomaml", "reptile"])
+def test_a_learner_of_the_model_alone_has_nothing_beside(algorithm):
+    assert meta_run(algorithm=algorithm).learned_beside(conv_net()) == []

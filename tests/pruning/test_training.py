@@ -63,7 +63,7 @@ def test_goes_on_from_its_checkpoint(make_run, tmp_path, monkeypatch):
     found = make_run().run(model, 6, checkpoint=path)
     assert same(model, whole) and found.loss == expected.loss
     done = make_run().run(model := make_model(), 6, checkpoint=path)
-    assert same(model, whole) and done.seconds == found.seconds
+    assert same(model, whole) and done.cost == found.cost
 
 
 def fail_after(patch, make_run, steps):

@@ -71,6 +71,8 @@ def test_block_shapes_have_accuracy_and_seconds(splits, tmp_path):
     assert plain["magnitude"] == 1 > permuted["magnitude"] > blocks["magnitude"]
     assert all(r["sparsity"] == pytest.approx(0.8, abs=0.03) and r["tasks"] == 4 for r in records[1:])
     assert all(r["ratio"] > 0 and 1 < r["flop_ratio"] < 6 for r in records[1:])
+    taken = [r["seconds_per_meta_step"] for r in records[1:]]
+    assert all(one["contiguous"] == taken[0]["contiguous"] for one in taken), "they are timed together"
     assert "| 4x4 permuted | 80 % |" in (tmp_path / "results.md").read_text()
 
 
@@ -83,11 +85,13 @@ def test_another_configuration_takes_another_folder(splits, tmp_path):
         experiment(Experiment(family=FAMILY), splits, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["small-elastic", "elastic"])
-def test_committed_configurations_can_be_read(name):
-    found = Experiment.read(CONFIGS / f"{name}.toml")
-    assert found.family.classes == 64 and found.family.rounds == 6
-    assert found.blocks.config(3).seed == 3 and found.blocks.shapes == ["1x1", "4x4", "8x8", "16x16"]
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_committed_configurations_can_be_read(config):
+    found = Experiment.read(config)
+    family, blocks = found.family, found.blocks
+    assert f"configs/experiments/{config.name} " in config.read_text(), "the command in its comment is another file's"
+    assert family is None or family.classes == 64 and family.rounds == 6
+    assert blocks is None or blocks.config(3).seed == 3 and blocks.shapes == ["1x1", "4x4", "8x8", "16x16"]
 
 
 @pytest.mark.parametrize(
