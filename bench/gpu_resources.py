@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from sparsemeta.kernels import masked_conv2d
+from sparsemeta.kernels import masked_conv2d, norm_act_pool
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -31,6 +31,9 @@ ARITHMETIC = {  # name -> element type and PRECISION, which says something of fl
 LAYOUTS = ("channels_last", "contiguous")
 OPTIONS = ("num_warps", "num_stages")
 MULTIPLES = ("values_task", "bias_task", "partial_task", "partial_split")  # sizes of whole blocks: multiples of 16
+WHOLE = {"p_starts": "i32", "p_table": "i32", "p_code": "u8"}  # whatever the operands are
+SUMS = ("p_partial", "p_mean", "p_rstd", "p_coefficients")
+REALS = ("eps", "slope")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Program:
     element: str
     layout: str
     constants: dict[str, Any]
+    multiples: tuple[str, ...] = MULTIPLES  # arguments that are multiples of 16
 
     def signature(self) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list]]:
         """Types, constants, and which arguments are multiples of 16."""
@@ -53,7 +57,7 @@ class Program:
                 constants[name] = 1
             if parameter.is_constexpr or name in constants:
                 types[name] = "constexpr"
-            elif name.startswith("p_") or name in MULTIPLES or self._multiple(name):
+            elif name.startswith("p_") or name in self.multiples or self._multiple(name):
                 multiples[at,] = [["tt.divisibility", 16]]
         return types, constants, multiples
 
@@ -67,12 +71,11 @@ class Program:
 
     def _type(self, name: str) -> str:
         if not name.startswith("p_"):
-            return "i32"
-        whole = {"p_starts": "i32", "p_table": "i32", "p_partial": "fp32"}
-        return "*" + whole.get(name, self.element)
+            return "fp32" if name in REALS else "i32"
+        return "*" + WHOLE.get(name, "fp32" if name in SUMS else self.element)
 
     def _unit(self) -> str:
-        return "_channel" if self.layout == "channels_last" else "_column"
+        return {"channels_last": "_channel", "contiguous": "_column"}.get(self.layout, "none")
 
     def _multiple(self, name: str) -> bool:
         return self.layout == "channels_last" and name.endswith(("_task", "_image", "_row", "_column"))
@@ -86,6 +89,7 @@ def programs() -> Iterator[Program]:
                 for kind, kernel, constants in _of_block(block, precision):
                     fixed = {**constants, "B": block, "PRECISION": precision, "WIDEN": False}
                     yield Program(f"{kind}, {block}x{block}, {name}, {layout}", kernel, element, layout, fixed)
+    yield from _norm_act_pool()
     for element in ("fp32", "bf16", "fp16"):
         yield Program(f"sum of splits, {element}", masked_conv2d.sum_splits, element, "contiguous", {"BLOCK": 256})
 
@@ -99,6 +103,31 @@ def _of_block(block: int, precision: str) -> Iterator[tuple[str, Any, dict[str, 
     constants = {"STEP_H": 1, "STEP_W": 1, "WEIGHT_O": block, "WEIGHT_I": 1}
     tile = masked_conv2d.weight_grad_tile(block, precision)
     yield "weight gradient", masked_conv2d.weight_grad_conv2d, {**tile, **constants}
+
+
+def _norm_act_pool() -> Iterator[Program]:
+    """With pooling, for 64 channels; 16-bit types differ from float32 in conversions alone, and want channels_last."""
+    module, rows = norm_act_pool, {"SPLITS": norm_act_pool.SPLITS, "BLOCK_R": norm_act_pool.ROWS}
+    multiples = ("channels", "rows", "split")
+    yield Program("statistics, float32", module.statistics, "fp32", "rows", rows, multiples)
+    for name, element in (("float32", "fp32"), ("bfloat16", "bf16")):
+        for order, second in (("first", False), ("second", True)):
+            kernel, fixed = module.gradient_coefficients, {"SECOND": second, **rows}
+            yield Program(f"gradient coefficients, {order}, {name}", kernel, element, "rows", fixed, multiples)
+        for layout in LAYOUTS if name == "float32" else LAYOUTS[:1]:
+            last = layout == "channels_last"
+            fixed = {"LAST": last, **module.tile(64, last)}
+            for kind, kernel, constants in _passes(module):
+                yield Program(f"{kind}, {name}, {layout}", kernel, element, "", {**fixed, **constants}, multiples)
+
+
+def _passes(module: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    yield "moments", module.moments, {}
+    yield "norm_act_pool", module.norm_act_pool, {"POOL": 2}
+    for order, second in (("first", False), ("second", True)):
+        yield f"gradient sums, {order}", module.gradient_sums, {"POOL": 2, "SECOND": second}
+        yield f"gradient of x, {order}", module.combine, {"POOL": 2, "SECOND": second}
+    yield "gradient of g, second", module.select, {"POOL": 2}
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from .triton_driver import interpreted, like, missing, reasons, tasks
+from .triton_norm import norm_act_pool, norm_act_pool_grad, norm_act_pool_grad_grad
 from .triton_tables import Table, forward_table, transposed_table, weight_strides
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+__all__ = [
+    "conv_reasons", "interpreted", "masked_conv2d", "masked_conv2d_input_grad", "masked_conv2d_weight_grad", "missing",
+    "norm_act_pool", "norm_act_pool_grad", "norm_act_pool_grad_grad", "reasons",
+]  # fmt: skip
 PROGRAMS = 1024  # that a weight gradient is split into: not taken from the device, so that its sums are the same on all
 
 
@@ -21,30 +24,6 @@ def _kernels() -> ModuleType:
     from sparsemeta.kernels import masked_conv2d  # here: importing Triton takes longer than importing the package
 
     return masked_conv2d
-
-
-def interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, in NumPy, because TRITON_INTERPRET=1 was set at the start."""
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0", "false", "off", "no")
-
-
-def missing() -> list[str]:
-    """Why this installation cannot run them, and what to do."""
-    if importlib.util.find_spec("triton") is None:
-        return ["Triton is not installed (pip install triton)"]
-    if not torch.cuda.is_available() and not interpreted():
-        return ["PyTorch finds no CUDA device (set TRITON_INTERPRET=1 before the start to interpret the kernels)"]
-    return []
-
-
-def reasons(*tensors: Tensor) -> list[str]:
-    """Why these operands cannot be run."""
-    found, first = missing(), tensors[0]
-    if any(t.device.type != "cuda" for t in tensors) and not interpreted():
-        found.append(f"it needs CUDA tensors, got {first.device}")
-    if first.dtype not in DTYPES or any(t.dtype != first.dtype for t in tensors):
-        found.append(f"it needs all float32, float16 or bfloat16, got {', '.join(str(t.dtype) for t in tensors)}")
-    return found
 
 
 def conv_reasons(conv) -> list[str]:
@@ -59,7 +38,7 @@ def conv_reasons(conv) -> list[str]:
 
 def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tensor:
     """`[T?, N, C, H, W]`, `[T?, nnz]`, `[T?, O]` -> `[T?, N, O, H_out, W_out]`, channels last if `x` is."""
-    y = _like(x, *conv.output_size(x))
+    y = like(x, *conv.output_size(x))
     step_o, step_i = weight_strides(conv.pattern)
     table = forward_table(conv, x.device)
     _gather(x, values, bias, y, conv, table, SOURCE_STEP=conv.stride, WEIGHT_K=step_i, WEIGHT_N=step_o)
@@ -68,7 +47,7 @@ def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tenso
 
 def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv) -> Tensor:
     """`[T?, N, O, H_out, W_out]`, `[T?, nnz]` -> `[T?, N, C, height, width]`, channels last if `g` is."""
-    x = _like(g, conv.in_channels, height, width)
+    x = like(g, conv.in_channels, height, width)
     step_o, step_i = weight_strides(conv.pattern)
     table = transposed_table(conv, g.device)
     _gather(g, values, None, x, conv, table, SOURCE_STEP=(1, 1), WEIGHT_K=step_o, WEIGHT_N=step_i)
@@ -88,7 +67,7 @@ def _gather(
     pixels = target.shape[-4] * phase[0] * phase[1]
     values, bias = _rows(values), None if bias is None else _rows(bias)
     with torch.cuda.device_of(source):
-        kernels.gather_conv2d[table.rows * -(-pixels // tile["BLOCK_M"]), _tasks(source)](
+        kernels.gather_conv2d[table.rows * -(-pixels // tile["BLOCK_M"]), tasks(source)](
             source, values, values if bias is None else bias, target, table.starts, table.entries,
             *source.shape[-2:], *target.shape[-2:], *phase, pixels, target.shape[-3] // b, table.rows,
             *_strides(source), *_strides(target), _task_stride(values), 0 if bias is None else _task_stride(bias),
@@ -107,11 +86,11 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
     arithmetic = _arithmetic(g.dtype)
     tile = kernels.weight_grad_tile(b, arithmetic["PRECISION"])
     blocks, pixels = len(table.entries), g.shape[-4] * g.shape[-2] * g.shape[-1]
-    split, splits = _splits(pixels, blocks * _tasks(g), tile["BLOCK_K"])
+    split, splits = _splits(pixels, blocks * tasks(g), tile["BLOCK_K"])
     partial = values if splits == 1 else values.new_empty(splits, *values.shape, dtype=torch.float32)
     step_o, step_i = weight_strides(conv.pattern)
     with torch.cuda.device_of(g):
-        kernels.weight_grad_conv2d[blocks * splits, _tasks(g)](
+        kernels.weight_grad_conv2d[blocks * splits, tasks(g)](
             g, x, partial, table.entries, *x.shape[-2:], *g.shape[-2:], pixels, split, blocks,
             *_strides(g), *_strides(x), values.numel(), conv.pattern.nnz,
             STEP_H=conv.stride[0], STEP_W=conv.stride[1], WEIGHT_O=step_o, WEIGHT_I=step_i, B=b,
@@ -146,13 +125,6 @@ def allow_tf32() -> bool:
     return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32  # torch 2.9 and before
 
 
-def _like(t: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Uninitialised `[T?, N, channels, height, width]` with the channels where `t` has them: last or not."""
-    if t.stride(-3) == 1 and t.shape[-3] > 1:
-        return t.new_empty(*t.shape[:-3], height, width, channels).movedim(-1, -3)
-    return t.new_empty(*t.shape[:-3], channels, height, width)
-
-
 def _rows(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
@@ -164,7 +136,3 @@ def _strides(t: Tensor) -> tuple[int, ...]:
 
 def _task_stride(t: Tensor) -> int:
     return t.stride(0) if t.dim() == 2 else 0
-
-
-def _tasks(t: Tensor) -> int:
-    return t.shape[0] if t.dim() == 5 else 1
