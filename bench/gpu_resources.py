@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from sparsemeta.kernels import masked_conv2d, norm_act_pool
+from sparsemeta.kernels import inner_update, masked_conv2d, norm_act_pool
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -34,6 +34,7 @@ MULTIPLES = ("values_task", "bias_task", "partial_task", "partial_split")  # siz
 WHOLE = {"p_starts": "i32", "p_table": "i32", "p_code": "u8"}  # whatever the operands are
 SUMS = ("p_partial", "p_mean", "p_rstd", "p_coefficients")
 REALS = ("eps", "slope")
+TUPLES = ("params", "grads", "outs", "rates", "numbers")
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,16 @@ class Program:
     constants: dict[str, Any]
     multiples: tuple[str, ...] = MULTIPLES  # arguments that are multiples of 16
 
-    def signature(self) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list]]:
+    def signature(self) -> tuple[dict[str, Any], dict[str, Any], dict[tuple, list]]:
         """Types, constants, and which arguments are multiples of 16."""
         types, constants, multiples = {}, {n: v for n, v in self.constants.items() if n not in OPTIONS}, {}
         for at, parameter in enumerate(self.kernel.params):
             name = parameter.name
             types[name] = self._type(name)
+            if name in TUPLES:
+                count = len(self.constants["SIZES"])
+                types[name] = ("fp32" if name == "numbers" else f"*{self.element}",) * count
+                multiples |= {(at, k): [["tt.divisibility", 16]] for k in range(count) if name != "numbers"}
             if not parameter.is_constexpr and name.endswith(self._unit()):
                 constants[name] = 1
             if parameter.is_constexpr or name in constants:
@@ -90,6 +95,7 @@ def programs() -> Iterator[Program]:
                     fixed = {**constants, "B": block, "PRECISION": precision, "WIDEN": False}
                     yield Program(f"{kind}, {block}x{block}, {name}, {layout}", kernel, element, layout, fixed)
     yield from _norm_act_pool()
+    yield from _inner_update()
     for element in ("fp32", "bf16", "fp16"):
         yield Program(f"sum of splits, {element}", masked_conv2d.sum_splits, element, "contiguous", {"BLOCK": 256})
 
@@ -128,6 +134,16 @@ def _passes(module: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
         yield f"gradient sums, {order}", module.gradient_sums, {"POOL": 2, "SECOND": second}
         yield f"gradient of x, {order}", module.combine, {"POOL": 2, "SECOND": second}
     yield "gradient of g, second", module.select, {"POOL": 2}
+
+
+def _inner_update() -> Iterator[Program]:
+    """As many parameters as there is room for, as MAML and as Meta-SGD update them."""
+    sizes = tuple(range(100, 100 + 2000 * inner_update.LIMIT, 2000))
+    for rates, counts in (("numbers", (0,) * len(sizes)), ("tensors", sizes)):
+        for name, element in (("float32", "fp32"), ("bfloat16", "bf16")):
+            fixed = {"SIZES": sizes, "REPEATS": (1,) * len(sizes), "COUNTS": counts, "FROM_ZEROS": False}
+            fixed["BLOCK"] = inner_update.BLOCK
+            yield Program(f"inner update, {rates}, {name}", inner_update.inner_update, element, "", fixed)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from torch import Tensor
 from .triton_driver import interpreted, like, missing, reasons, tasks
 from .triton_norm import norm_act_pool, norm_act_pool_grad, norm_act_pool_grad_grad
 from .triton_tables import Table, forward_table, transposed_table, weight_strides
+from .triton_update import inner_update
 
 __all__ = [
-    "conv_reasons", "interpreted", "masked_conv2d", "masked_conv2d_input_grad", "masked_conv2d_weight_grad", "missing",
-    "norm_act_pool", "norm_act_pool_grad", "norm_act_pool_grad_grad", "reasons",
+    "conv_reasons", "inner_update", "interpreted", "masked_conv2d", "masked_conv2d_input_grad",
+    "masked_conv2d_weight_grad", "missing", "norm_act_pool", "norm_act_pool_grad", "norm_act_pool_grad_grad", "reasons",
 ]  # fmt: skip
 PROGRAMS = 1024  # that a weight gradient is split into: not taken from the device, so that its sums are the same on all
 

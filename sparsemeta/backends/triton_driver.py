@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 
@@ -16,9 +17,14 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0", "false", "off", "no")
 
 
+@functools.cache  # looking for it takes longer than a launch
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def missing() -> list[str]:
     """Why this installation cannot run them, and what to do."""
-    if importlib.util.find_spec("triton") is None:
+    if not _installed():
         return ["Triton is not installed (pip install triton)"]
     if not torch.cuda.is_available() and not interpreted():
         return ["PyTorch finds no CUDA device (set TRITON_INTERPRET=1 before the start to interpret the kernels)"]
