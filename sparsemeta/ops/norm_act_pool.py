@@ -7,7 +7,6 @@ backward in PyTorch more still. First and second derivatives are kernels; a thir
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .. import backends
+from .norm_act_pool_tasks import TasksNorm
 
 
 def norm_act_pool(
@@ -44,9 +44,10 @@ def norm_act_pool(
     chosen = backends.select(backend, x, weight, bias)
     if chosen == "dense" or torch.compiler.is_compiling():
         return definition(x, weight, bias, eps, slope, pool)
-    chosen = "cpu" if chosen == "auto" else chosen
     backends.check_has(chosen, "norm_act_pool")
-    return NormActPool.apply(x, weight, bias, eps, slope, pool, chosen)[0]
+    if chosen == "triton":
+        return TasksNorm.apply(x, weight, bias, eps, slope, pool, chosen)[0]
+    return NormActPool.apply(x, weight, bias, eps, slope, pool)[0]
 
 
 def definition(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, pool: int) -> Tensor:
@@ -60,12 +61,12 @@ class NormActPool(Function):
     """`x, weight, bias -> y`, and what the derivatives need: mean, 1 / deviation, and which elements were selected."""
 
     @staticmethod
-    def forward(x, weight, bias, eps, slope, pool, backend):
-        return backends.kernels(backend).norm_act_pool(x, weight, bias, eps, slope, pool)
+    def forward(x, weight, bias, eps, slope, pool):
+        return backends.kernels("cpu").norm_act_pool(x, weight, bias, eps, slope, pool)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, _, *ctx.options = inputs
+        x, weight, _, ctx.eps, ctx.slope, ctx.pool = inputs
         _, *statistics = output
         ctx.mark_non_differentiable(*statistics)
         ctx.set_materialize_grads(False)
@@ -74,45 +75,46 @@ class NormActPool(Function):
     @staticmethod
     def backward(ctx, g, *_):
         if g is None:
-            return (None,) * 7
-        return *NormActPoolGrad.apply(g, *ctx.saved_tensors, *ctx.options), *(None,) * 4
+            return (None,) * 6
+        return *NormActPoolGrad.apply(g, *ctx.saved_tensors, ctx.eps, ctx.slope, ctx.pool), None, None, None
 
     @staticmethod
-    def vmap(info, in_dims, x, weight, bias, eps, slope, pool, backend):
-        tasks = _Tasks(info.batch_size, backend, nested=_rank(x, in_dims[0]) == 5)
-        operands = tasks.images(x, in_dims[0]), tasks.rows(weight, in_dims[1]), tasks.rows(bias, in_dims[2])
-        y, mean, rstd, code = NormActPool.apply(*operands, eps, slope, pool, backend)
-        return (tasks.of_images(y), tasks.of_rows(mean), tasks.of_rows(rstd), tasks.of_images(code)), (0, 0, 0, 0)
+    def vmap(info, in_dims, x, weight, bias, eps, slope, pool):
+        batch = info.batch_size
+        x = _channels(x, in_dims[0], batch)
+        weight, bias = _row(weight, in_dims[1], batch), _row(bias, in_dims[2], batch)
+        y, mean, rstd, code = NormActPool.apply(x, weight, bias, eps, slope, pool)
+        return (_tasks(y, batch), mean.view(batch, -1), rstd.view(batch, -1), _tasks(code, batch)), (0, 0, 0, 0)
 
 
 class NormActPoolGrad(Function):
     """`g, x, weight -> ` gradients of x, weight and bias. The statistics are functions of x, not operands."""
 
     @staticmethod
-    def forward(g, x, weight, mean, rstd, code, eps, slope, pool, backend):
-        return backends.kernels(backend).norm_act_pool_grad(g, x, weight, mean, rstd, code, slope, pool)
+    def forward(g, x, weight, mean, rstd, code, eps, slope, pool):
+        return backends.kernels("cpu").norm_act_pool_grad(g, x, weight, mean, rstd, code, slope, pool)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *saved, ctx.eps, ctx.slope, ctx.pool, ctx.backend = inputs
+        *saved, ctx.eps, ctx.slope, ctx.pool = inputs
         ctx.save_for_backward(*saved)
 
     @staticmethod
     def backward(ctx, v, v_weight, v_bias):
         g, x, weight, mean, rstd, code = ctx.saved_tensors
-        rest = (None,) * 7
+        rest = (None,) * 6
         if torch.is_grad_enabled():  # a third derivative is wanted
             return *second_derivative(v, v_weight, v_bias, g, x, weight, code, ctx.eps, ctx.slope, ctx.pool), *rest
-        kernel = backends.kernels(ctx.backend).norm_act_pool_grad_grad
+        kernel = backends.kernels("cpu").norm_act_pool_grad_grad
         return *kernel(v, v_weight, v_bias, g, x, weight, mean, rstd, code, ctx.slope, ctx.pool), *rest
 
     @staticmethod
-    def vmap(info, in_dims, g, x, weight, mean, rstd, code, eps, slope, pool, backend):
-        tasks = _Tasks(info.batch_size, backend, nested=_rank(x, in_dims[1]) == 5)
-        g, x, code = (tasks.images(t, d) for t, d in zip((g, x, code), (*in_dims[:2], in_dims[5]), strict=True))
-        rows = [tasks.rows(t, d) for t, d in zip((weight, mean, rstd), in_dims[2:5], strict=True)]
-        to_x, *to_rows = NormActPoolGrad.apply(g, x, *rows, code, eps, slope, pool, backend)
-        return (tasks.of_images(to_x), *map(tasks.of_rows, to_rows)), (0, 0, 0)
+    def vmap(info, in_dims, g, x, weight, mean, rstd, code, eps, slope, pool):
+        batch = info.batch_size
+        images = [_channels(t, d, batch) for t, d in zip((g, x, code), (*in_dims[:2], in_dims[5]), strict=True)]
+        rows = [_row(t, d, batch) for t, d in zip((weight, mean, rstd), in_dims[2:5], strict=True)]
+        grads = NormActPoolGrad.apply(*images[:2], *rows, images[2], eps, slope, pool)
+        return (_tasks(grads[0], batch), grads[1].view(batch, -1), grads[2].view(batch, -1)), (0, 0, 0)
 
 
 for _function in (NormActPool, NormActPoolGrad):
@@ -127,15 +129,11 @@ def second_derivative(
     """Derivative of `NormActPoolGrad` against `v, v_weight, v_bias`, in `g, x, weight`: csrc/README.md, in PyTorch.
 
     With Q u = u - mean(u) - n mean(u n) for the normalised input n, the gradient is weight rstd Q u. A selection of
-    elements is linear, so every derivative of this is one of batch norm. Tasks, if any, are the first axis of all.
+    elements is linear, so every derivative of this is one of batch norm.
     """
-    over = (-4, -2, -1)
-
-    def column(t: Tensor) -> Tensor:
-        return t[..., None, :, None, None]
-
+    over, column = (0, 2, 3), (1, -1, 1, 1)
     variance, mean = torch.var_mean(x, over, correction=0, keepdim=True)
-    rstd, scale = (variance + eps).rsqrt(), column(weight)
+    rstd, weight = (variance + eps).rsqrt(), weight.view(column)
     n = (x - mean) * rstd
     u = scatter(g, code, x.shape, slope, pool)
 
@@ -144,10 +142,9 @@ def second_derivative(
 
     inner = (v * q(u)).mean(over, keepdim=True)
     mixed = (u * n).mean(over, keepdim=True) * q(v) + (v * n).mean(over, keepdim=True) * q(u)
-    to_x = -scale * rstd**2 * (n * inner + mixed) + column(v_weight) * rstd * q(u)
-    to_u = scale * rstd * q(v) + column(v_weight) * n + column(v_bias)
-    values = x.numel() // weight.numel()  # of each channel
-    return gather(to_u, code, slope, pool), to_x, (rstd * inner).view_as(weight) * values
+    to_x = -weight * rstd**2 * (n * inner + mixed) + v_weight.view(column) * rstd * q(u)
+    to_u = weight * rstd * q(v) + v_weight.view(column) * n + v_bias.view(column)
+    return gather(to_u, code, slope, pool), to_x, (rstd * inner).flatten() * (x.numel() // x.shape[1])
 
 
 def _places(code: Tensor, width: int, pool: int) -> Tensor:
@@ -163,13 +160,13 @@ def _factor(code: Tensor, like: Tensor, slope: float) -> Tensor:
 
 
 def gather(t: Tensor, code: Tensor, slope: float, pool: int) -> Tensor:
-    """What the outputs select of `t` `[T?, N, C, H, W]`."""
+    """What the outputs select of `t` `[N, C, H, W]`."""
     return t.flatten(-2).gather(-1, _places(code, t.shape[-1], pool)).view(code.shape) * _factor(code, t, slope)
 
 
 def scatter(g: Tensor, code: Tensor, shape: torch.Size, slope: float, pool: int) -> Tensor:
     """The adjoint of `gather`."""
-    planes = g.new_zeros(*shape[:-2], shape[-2] * shape[-1])
+    planes = g.new_zeros(*shape[:2], shape[2] * shape[3])
     selected = (g * _factor(code, g, slope)).flatten(-2)
     return planes.scatter_add(-1, _places(code, shape[-1], pool), selected).view(shape)
 
@@ -186,41 +183,15 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> None:
         raise ValueError(f"expected more than one value for each channel, got x {tuple(x.shape)}; give a larger batch")
 
 
-def _rank(t: Tensor, dim: int | None) -> int:
-    return t.dim() - (dim is not None)
+def _channels(t: Tensor, dim: int | None, batch: int) -> Tensor:
+    """Tasks as further channels, `[N, T * C, H, W]`: every channel has its own statistics, so this is exact."""
+    t = t.expand(batch, *t.shape) if dim is None else t.movedim(dim, 0)
+    return t.movedim(0, 1).flatten(1, 2)
 
 
-@dataclass(frozen=True)
-class _Tasks:
-    """How the tasks of a `vmap` come into one call: as an axis `[T, N, C, H, W]`, if the kernels take one.
+def _row(t: Tensor, dim: int | None, batch: int) -> Tensor:
+    return (t.expand(batch, -1) if dim is None else t.movedim(dim, 0)).flatten()
 
-    Otherwise as further channels, `[N, T * C, H, W]`: every channel has its own statistics, so this is exact.
-    """
 
-    count: int
-    backend: str
-    nested: bool  # whether there is such an axis already
-
-    def images(self, t: Tensor, dim: int | None) -> Tensor:
-        t = self._first(t, dim)
-        return t.flatten(0, -5) if self._axis else t.movedim(0, 1).flatten(1, 2)
-
-    def rows(self, t: Tensor, dim: int | None) -> Tensor:
-        t = self._first(t, dim)
-        return t.flatten(0, -2) if self._axis else t.flatten()
-
-    def of_images(self, t: Tensor) -> Tensor:
-        return self._split(t) if self._axis else t.unflatten(1, (self.count, -1)).movedim(1, 0)
-
-    def of_rows(self, t: Tensor) -> Tensor:
-        return self._split(t) if self._axis else t.view(self.count, -1)
-
-    @property
-    def _axis(self) -> bool:
-        return self.backend == "triton"
-
-    def _first(self, t: Tensor, dim: int | None) -> Tensor:
-        return t.expand(self.count, *t.shape) if dim is None else t.movedim(dim, 0)
-
-    def _split(self, t: Tensor) -> Tensor:
-        return t.unflatten(0, (self.count, -1)) if self.nested else t
+def _tasks(t: Tensor, batch: int) -> Tensor:
+    return t.unflatten(1, (batch, -1)).movedim(1, 0)
