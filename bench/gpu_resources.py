@@ -91,7 +91,7 @@ def programs() -> Iterator[Program]:
     for block in masked_conv2d.BLOCK_SIZES:
         for name, (element, precision) in ARITHMETIC.items():
             for layout in LAYOUTS:
-                for kind, kernel, constants in _of_block(block, precision):
+                for kind, kernel, constants in _of_block(block, precision, layout):
                     fixed = {**constants, "B": block, "PRECISION": precision, "WIDEN": False}
                     yield Program(f"{kind}, {block}x{block}, {name}, {layout}", kernel, element, layout, fixed)
     yield from _norm_act_pool()
@@ -100,15 +100,19 @@ def programs() -> Iterator[Program]:
         yield Program(f"sum of splits, {element}", masked_conv2d.sum_splits, element, "contiguous", {"BLOCK": 256})
 
 
-def _of_block(block: int, precision: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def _of_block(block: int, precision: str, layout: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Each pass with its first tile; with the others the forward pass, where the channels are last."""
     steps = {f"{side}_STEP_{axis}": 1 for side in ("SOURCE", "TARGET") for axis in "HW"}
-    gather = masked_conv2d.gather_tile(block, precision) | steps
-    kernel = masked_conv2d.gather_conv2d
-    yield "forward", kernel, {**gather, "WEIGHT_K": 1, "WEIGHT_N": block, "HAS_BIAS": True}
-    yield "input gradient", kernel, {**gather, "WEIGHT_K": block, "WEIGHT_N": 1, "HAS_BIAS": False}
-    constants = {"STEP_H": 1, "STEP_W": 1, "WEIGHT_O": block, "WEIGHT_I": 1}
-    tile = masked_conv2d.weight_grad_tile(block, precision)
-    yield "weight gradient", masked_conv2d.weight_grad_conv2d, {**tile, **constants}
+    forward = {**steps, "WEIGHT_K": 1, "WEIGHT_N": block, "HAS_BIAS": True}
+    input_grad = {**steps, "WEIGHT_K": block, "WEIGHT_N": 1, "HAS_BIAS": False}
+    weight_grad = {"STEP_H": 1, "STEP_W": 1, "WEIGHT_O": block, "WEIGHT_I": 1}
+    gather, tiles = masked_conv2d.gather_conv2d, masked_conv2d.gather_tiles(block, precision)
+    yield "forward", gather, {**tiles[0], **forward}
+    yield "input gradient", gather, {**tiles[0], **input_grad}
+    [tile] = masked_conv2d.weight_grad_tiles(block, precision)
+    yield "weight gradient", masked_conv2d.weight_grad_conv2d, {**tile, **weight_grad}
+    for number, tile in enumerate(tiles[1:] if layout == "channels_last" else [], 1):
+        yield f"forward, tile {number}", gather, {**tile, **forward}
 
 
 def _norm_act_pool() -> Iterator[Program]:

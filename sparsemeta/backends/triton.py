@@ -8,13 +8,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .triton_driver import interpreted, like, missing, reasons, tasks
+from .triton_driver import allow_tf32, interpreted, like, missing, reasons, tasks
 from .triton_norm import norm_act_pool, norm_act_pool_grad, norm_act_pool_grad_grad
 from .triton_tables import Table, forward_table, transposed_table, weight_strides
 from .triton_update import inner_update
+from .tune_key import conv_key
+from .tune_route import triton_tile
 
 __all__ = [
-    "conv_reasons", "inner_update", "interpreted", "masked_conv2d", "masked_conv2d_input_grad",
+    "allow_tf32", "conv_reasons", "inner_update", "interpreted", "masked_conv2d", "masked_conv2d_input_grad",
     "masked_conv2d_weight_grad", "missing", "norm_act_pool", "norm_act_pool_grad", "norm_act_pool_grad_grad", "reasons",
 ]  # fmt: skip
 PROGRAMS = 1024  # that a weight gradient is split into: not taken from the device, so that its sums are the same on all
@@ -37,33 +39,44 @@ def conv_reasons(conv) -> list[str]:
     return found
 
 
-def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tensor:
+def tiles(operation: str, conv, dtype: torch.dtype) -> int:
+    """Number of tiles that a pass of this convolution can be computed in."""
+    kernels, arguments = _kernels(), (conv.pattern.block[0], _arithmetic(dtype)["PRECISION"])
+    weight_grad = operation == "weight gradient"
+    return len((kernels.weight_grad_tiles if weight_grad else kernels.gather_tiles)(*arguments))
+
+
+def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv, tile: int | None = None) -> Tensor:
     """`[T?, N, C, H, W]`, `[T?, nnz]`, `[T?, O]` -> `[T?, N, O, H_out, W_out]`, channels last if `x` is."""
     y = like(x, *conv.output_size(x))
     step_o, step_i = weight_strides(conv.pattern)
     table = forward_table(conv, x.device)
-    _gather(x, values, bias, y, conv, table, SOURCE_STEP=conv.stride, WEIGHT_K=step_i, WEIGHT_N=step_o)
+    tile = _tile("forward", x.shape, conv, x) if tile is None else tile
+    _gather(x, values, bias, y, conv, table, tile, SOURCE_STEP=conv.stride, WEIGHT_K=step_i, WEIGHT_N=step_o)
     return y
 
 
-def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv) -> Tensor:
+def masked_conv2d_input_grad(
+    g: Tensor, values: Tensor, height: int, width: int, conv, tile: int | None = None
+) -> Tensor:
     """`[T?, N, O, H_out, W_out]`, `[T?, nnz]` -> `[T?, N, C, height, width]`, channels last if `g` is."""
     x = like(g, conv.in_channels, height, width)
     step_o, step_i = weight_strides(conv.pattern)
     table = transposed_table(conv, g.device)
-    _gather(g, values, None, x, conv, table, SOURCE_STEP=(1, 1), WEIGHT_K=step_o, WEIGHT_N=step_i)
+    tile = _tile("input gradient", x.shape, conv, g) if tile is None else tile
+    _gather(g, values, None, x, conv, table, tile, SOURCE_STEP=(1, 1), WEIGHT_K=step_o, WEIGHT_N=step_i)
     return x
 
 
 def _gather(
-    source: Tensor, values: Tensor, bias: Tensor | None, target: Tensor, conv, table: Table,
+    source: Tensor, values: Tensor, bias: Tensor | None, target: Tensor, conv, table: Table, tile: int,
     SOURCE_STEP: tuple[int, int], WEIGHT_K: int, WEIGHT_N: int,
 ) -> None:  # fmt: skip
     if not target.numel():
         return
     kernels, b = _kernels(), conv.pattern.block[0]
     arithmetic = _arithmetic(source.dtype)
-    tile = kernels.gather_tile(b, arithmetic["PRECISION"])
+    tile = kernels.gather_tiles(b, arithmetic["PRECISION"])[tile]
     phase = [-(-size // step) for size, step in zip(target.shape[-2:], table.phases, strict=True)]
     pixels = target.shape[-4] * phase[0] * phase[1]
     values, bias = _rows(values), None if bias is None else _rows(bias)
@@ -78,14 +91,15 @@ def _gather(
         )  # fmt: skip
 
 
-def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
+def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv, tile: int | None = None) -> Tensor:
     """`[T?, N, O, H_out, W_out]`, `[T?, N, C, H, W]` -> `[T?, nnz]`."""
     values = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
     if not values.numel():
         return values
     kernels, b, table = _kernels(), conv.pattern.block[0], forward_table(conv, g.device)
     arithmetic = _arithmetic(g.dtype)
-    tile = kernels.weight_grad_tile(b, arithmetic["PRECISION"])
+    tile = _tile("weight gradient", x.shape, conv, g) if tile is None else tile
+    tile = kernels.weight_grad_tiles(b, arithmetic["PRECISION"])[tile]
     blocks, pixels = len(table.entries), g.shape[-4] * g.shape[-2] * g.shape[-1]
     split, splits = _splits(pixels, blocks * tasks(g), tile["BLOCK_K"])
     partial = values if splits == 1 else values.new_empty(splits, *values.shape, dtype=torch.float32)
@@ -100,6 +114,11 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
         if splits > 1:
             _sum_splits(partial, values)
     return values
+
+
+def _tile(operation: str, images: torch.Size, conv, first: Tensor) -> int:
+    """The fastest by what `tune` has measured on this GPU."""
+    return triton_tile(conv_key(operation, tuple(images), conv, first)) if first.is_cuda else 0
 
 
 def _sum_splits(partial: Tensor, total: Tensor, block: int = 256) -> None:
@@ -118,12 +137,6 @@ def _arithmetic(dtype: torch.dtype) -> dict[str, str | bool]:
     """Precision of float32 products, and whether operands are widened first: the interpreter multiplies no bfloat16."""
     strict = dtype == torch.float32 and not allow_tf32()
     return {"PRECISION": "ieee" if strict else "tf32", "WIDEN": interpreted() and dtype == torch.bfloat16}
-
-
-def allow_tf32() -> bool:
-    """Whether float32 convolutions may round to TF32, by PyTorch's own setting for cuDNN."""
-    cudnn = torch.backends.cudnn
-    return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32  # torch 2.9 and before
 
 
 def _rows(t: Tensor) -> Tensor:

@@ -41,6 +41,12 @@ def reasons(*tensors: Tensor) -> list[str]:
     return found
 
 
+def allow_tf32() -> bool:
+    """Whether float32 convolutions may round to TF32, by PyTorch's own setting for cuDNN."""
+    cudnn = torch.backends.cudnn
+    return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32  # torch 2.9 and before
+
+
 def channels_last(t: Tensor) -> bool:
     """Whether the channels of `[T?, N, C, H, W]` are next to one another in memory."""
     return t.stride(-3) == 1 and t.shape[-3] > 1

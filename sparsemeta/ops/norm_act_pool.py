@@ -42,6 +42,7 @@ def norm_act_pool(
     """
     _check(x, weight, bias, pool)
     chosen = backends.select(backend, x, weight, bias)
+    chosen = backends.choice.norm_act_pool_backend(x, pool) if chosen == "auto" else chosen
     if chosen == "dense" or torch.compiler.is_compiling():
         return definition(x, weight, bias, eps, slope, pool)
     backends.check_has(chosen, "norm_act_pool")
