@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from sparsemeta.kernels import masked_conv2d
+from sparsemeta.kernels import inner_update, masked_conv2d, norm_act_pool
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -31,6 +31,10 @@ ARITHMETIC = {  # name -> element type and PRECISION, which says something of fl
 LAYOUTS = ("channels_last", "contiguous")
 OPTIONS = ("num_warps", "num_stages")
 MULTIPLES = ("values_task", "bias_task", "partial_task", "partial_split")  # sizes of whole blocks: multiples of 16
+WHOLE = {"p_starts": "i32", "p_table": "i32", "p_code": "u8"}  # whatever the operands are
+SUMS = ("p_partial", "p_mean", "p_rstd", "p_coefficients")
+REALS = ("eps", "slope")
+TUPLES = ("params", "grads", "outs", "rates", "numbers")
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,23 @@ class Program:
     element: str
     layout: str
     constants: dict[str, Any]
+    multiples: tuple[str, ...] = MULTIPLES  # arguments that are multiples of 16
 
-    def signature(self) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list]]:
+    def signature(self) -> tuple[dict[str, Any], dict[str, Any], dict[tuple, list]]:
         """Types, constants, and which arguments are multiples of 16."""
         types, constants, multiples = {}, {n: v for n, v in self.constants.items() if n not in OPTIONS}, {}
         for at, parameter in enumerate(self.kernel.params):
             name = parameter.name
             types[name] = self._type(name)
+            if name in TUPLES:
+                count = len(self.constants["SIZES"])
+                types[name] = ("fp32" if name == "numbers" else f"*{self.element}",) * count
+                multiples |= {(at, k): [["tt.divisibility", 16]] for k in range(count) if name != "numbers"}
             if not parameter.is_constexpr and name.endswith(self._unit()):
                 constants[name] = 1
             if parameter.is_constexpr or name in constants:
                 types[name] = "constexpr"
-            elif name.startswith("p_") or name in MULTIPLES or self._multiple(name):
+            elif name.startswith("p_") or name in self.multiples or self._multiple(name):
                 multiples[at,] = [["tt.divisibility", 16]]
         return types, constants, multiples
 
@@ -67,12 +76,11 @@ class Program:
 
     def _type(self, name: str) -> str:
         if not name.startswith("p_"):
-            return "i32"
-        whole = {"p_starts": "i32", "p_table": "i32", "p_partial": "fp32"}
-        return "*" + whole.get(name, self.element)
+            return "fp32" if name in REALS else "i32"
+        return "*" + WHOLE.get(name, "fp32" if name in SUMS else self.element)
 
     def _unit(self) -> str:
-        return "_channel" if self.layout == "channels_last" else "_column"
+        return {"channels_last": "_channel", "contiguous": "_column"}.get(self.layout, "none")
 
     def _multiple(self, name: str) -> bool:
         return self.layout == "channels_last" and name.endswith(("_task", "_image", "_row", "_column"))
@@ -83,22 +91,63 @@ def programs() -> Iterator[Program]:
     for block in masked_conv2d.BLOCK_SIZES:
         for name, (element, precision) in ARITHMETIC.items():
             for layout in LAYOUTS:
-                for kind, kernel, constants in _of_block(block, precision):
+                for kind, kernel, constants in _of_block(block, precision, layout):
                     fixed = {**constants, "B": block, "PRECISION": precision, "WIDEN": False}
                     yield Program(f"{kind}, {block}x{block}, {name}, {layout}", kernel, element, layout, fixed)
+    yield from _norm_act_pool()
+    yield from _inner_update()
     for element in ("fp32", "bf16", "fp16"):
         yield Program(f"sum of splits, {element}", masked_conv2d.sum_splits, element, "contiguous", {"BLOCK": 256})
 
 
-def _of_block(block: int, precision: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def _of_block(block: int, precision: str, layout: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Each pass with its first tile; with the others the forward pass, where the channels are last."""
     steps = {f"{side}_STEP_{axis}": 1 for side in ("SOURCE", "TARGET") for axis in "HW"}
-    gather = masked_conv2d.gather_tile(block, precision) | steps
-    kernel = masked_conv2d.gather_conv2d
-    yield "forward", kernel, {**gather, "WEIGHT_K": 1, "WEIGHT_N": block, "HAS_BIAS": True}
-    yield "input gradient", kernel, {**gather, "WEIGHT_K": block, "WEIGHT_N": 1, "HAS_BIAS": False}
-    constants = {"STEP_H": 1, "STEP_W": 1, "WEIGHT_O": block, "WEIGHT_I": 1}
-    tile = masked_conv2d.weight_grad_tile(block, precision)
-    yield "weight gradient", masked_conv2d.weight_grad_conv2d, {**tile, **constants}
+    forward = {**steps, "WEIGHT_K": 1, "WEIGHT_N": block, "HAS_BIAS": True}
+    input_grad = {**steps, "WEIGHT_K": block, "WEIGHT_N": 1, "HAS_BIAS": False}
+    weight_grad = {"STEP_H": 1, "STEP_W": 1, "WEIGHT_O": block, "WEIGHT_I": 1}
+    gather, tiles = masked_conv2d.gather_conv2d, masked_conv2d.gather_tiles(block, precision)
+    yield "forward", gather, {**tiles[0], **forward}
+    yield "input gradient", gather, {**tiles[0], **input_grad}
+    [tile] = masked_conv2d.weight_grad_tiles(block, precision)
+    yield "weight gradient", masked_conv2d.weight_grad_conv2d, {**tile, **weight_grad}
+    for number, tile in enumerate(tiles[1:] if layout == "channels_last" else [], 1):
+        yield f"forward, tile {number}", gather, {**tile, **forward}
+
+
+def _norm_act_pool() -> Iterator[Program]:
+    """With pooling, for 64 channels; 16-bit types differ from float32 in conversions alone, and want channels_last."""
+    module, rows = norm_act_pool, {"SPLITS": norm_act_pool.SPLITS, "BLOCK_R": norm_act_pool.ROWS}
+    multiples = ("channels", "rows", "split")
+    yield Program("statistics, float32", module.statistics, "fp32", "rows", rows, multiples)
+    for name, element in (("float32", "fp32"), ("bfloat16", "bf16")):
+        for order, second in (("first", False), ("second", True)):
+            kernel, fixed = module.gradient_coefficients, {"SECOND": second, **rows}
+            yield Program(f"gradient coefficients, {order}, {name}", kernel, element, "rows", fixed, multiples)
+        for layout in LAYOUTS if name == "float32" else LAYOUTS[:1]:
+            last = layout == "channels_last"
+            fixed = {"LAST": last, **module.tile(64, last)}
+            for kind, kernel, constants in _passes(module):
+                yield Program(f"{kind}, {name}, {layout}", kernel, element, "", {**fixed, **constants}, multiples)
+
+
+def _passes(module: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    yield "moments", module.moments, {}
+    yield "norm_act_pool", module.norm_act_pool, {"POOL": 2}
+    for order, second in (("first", False), ("second", True)):
+        yield f"gradient sums, {order}", module.gradient_sums, {"POOL": 2, "SECOND": second}
+        yield f"gradient of x, {order}", module.combine, {"POOL": 2, "SECOND": second}
+    yield "gradient of g, second", module.select, {"POOL": 2}
+
+
+def _inner_update() -> Iterator[Program]:
+    """As many parameters as there is room for, as MAML and as Meta-SGD update them."""
+    sizes = tuple(range(100, 100 + 2000 * inner_update.LIMIT, 2000))
+    for rates, counts in (("numbers", (0,) * len(sizes)), ("tensors", sizes)):
+        for name, element in (("float32", "fp32"), ("bfloat16", "bf16")):
+            fixed = {"SIZES": sizes, "REPEATS": (1,) * len(sizes), "COUNTS": counts, "FROM_ZEROS": False}
+            fixed["BLOCK"] = inner_update.BLOCK
+            yield Program(f"inner update, {rates}, {name}", inner_update.inner_update, element, "", fixed)
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,21 @@ FIELDS = tl.constexpr(5)
 BLOCK_SIZES = (16, 32, 64)
 
 
-def gather_tile(block: int, precision: str) -> dict[str, int]:
-    """Target pixels of a program, source channels of a step, launch options: the largest that spill no register."""
+def gather_tiles(block: int, precision: str) -> list[dict[str, int]]:
+    """Target pixels of a program, source channels of a step, launch options: the guess, and what may be faster.
+
+    None spills a register. Strict float32 has no room for another.
+    """
     strict = precision == "ieee"  # plain multiply-adds, all unrolled
     pixels, channels = 64 if strict or block == 64 else 128, 16 if strict else min(block, 32)
-    return {"BLOCK_M": pixels, "BLOCK_C": channels, "num_warps": 4, "num_stages": 4 if block == 16 else 3}
+    guess = {"BLOCK_M": pixels, "BLOCK_C": channels, "num_warps": 4, "num_stages": 4 if block == 16 else 3}
+    return [guess] if strict else [guess, {**guess, "num_warps": 8}]
 
 
-def weight_grad_tile(block: int, precision: str) -> dict[str, int]:
+def weight_grad_tiles(block: int, precision: str) -> list[dict[str, int]]:
     """Pixels of a step and launch options."""
     warps = 8 if block == 64 and precision != "ieee" else 4
-    return {"BLOCK_K": 32 if block == 64 else 64, "num_warps": warps, "num_stages": 4 if block == 16 else 3}
+    return [{"BLOCK_K": 32 if block == 64 else 64, "num_warps": warps, "num_stages": 4 if block == 16 else 3}]
 
 
 @triton.jit

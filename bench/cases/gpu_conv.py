@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +34,8 @@ class GpuConvCase:
     @property
     def labels(self) -> dict[str, Any]:
         """Columns of the report."""
-        return {**self.conv.labels, "arithmetic": self.arithmetic, "calls": CALLS}
+        told = {**self.conv.labels, "arithmetic": self.arithmetic, "calls": CALLS}
+        return {**told, "operations": self._operations(), "bytes": self._bytes()}
 
     @property
     def ideal(self) -> float:
@@ -44,6 +46,19 @@ class GpuConvCase:
     def tolerance(self) -> float:
         """Of the arithmetic."""
         return ARITHMETIC[self.arithmetic]
+
+    def _operations(self) -> int:
+        """Of a sparse call, multiply and add being two; the gradients cost as much again each."""
+        passes = 1 if self.conv.passes == "forward" else 3
+        shape = self.conv.shape
+        return int(passes * 2 * math.prod(shape.weight) / self.ideal * shape.batch * (shape.size // shape.stride) ** 2)
+
+    def _bytes(self) -> int:
+        """Input and output once, and for the gradients three times each; the weights are few."""
+        shape, passes = self.conv.shape, 1 if self.conv.passes == "forward" else 3
+        outputs = shape.out_channels * (shape.size // shape.stride) ** 2
+        numbers = shape.batch * (shape.in_channels * shape.size**2 + outputs) * passes
+        return numbers * (2 if self.arithmetic == "bfloat16" else 4)
 
     def candidates(self) -> list[Candidate]:
         """Dense and sparse in both layouts, and captured in a CUDA graph; dense also compiled."""

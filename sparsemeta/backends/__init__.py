@@ -7,11 +7,11 @@ from types import ModuleType
 from torch import Tensor
 
 from . import choice, cpu, cuda, dense, triton
-from .tune_route import active, tune, tuning
+from .tune_route import active, gpu_active, tune, tuning
 
 __all__ = ["available", "check_name", "choice", "cpu", "cuda", "dense", "kernels", "select", "triton", "tune", "tuning"]
 _BACKENDS = {"dense": dense, "cpu": cpu, "triton": triton, "cuda": cuda}
-_PREFERENCE = ("cpu", "dense")  # "triton" and "cuda" when named: neither has been measured on a GPU yet
+_PREFERENCE = ("cpu", "dense")  # "triton" and "cuda" when named, or where they have been measured to be faster
 
 
 def available() -> dict[str, list[str]]:
@@ -31,7 +31,7 @@ def select(name: str | None, *tensors: Tensor) -> str:
     check_name(name)
     if name in (None, "auto"):
         best = next(n for n in _PREFERENCE if not _BACKENDS[n].reasons(*tensors))
-        return "auto" if best == "cpu" and active() else best
+        return "auto" if (active() if best == "cpu" else gpu_active(tensors[0])) else best
     if reasons := _BACKENDS[name].reasons(*tensors):
         raise _cannot(name, reasons)
     return name
@@ -41,6 +41,12 @@ def check_conv(conv) -> None:
     """Raise `RuntimeError` with the reasons if the backend of `conv` cannot run a pattern or groups like these."""
     if conv.backend == "triton" and (reasons := triton.conv_reasons(conv)):
         raise _cannot(conv.backend, reasons)
+
+
+def check_norm(plain: bool) -> None:
+    """Raise `RuntimeError` where Triton shall run a `norm_act_pool` with a residual or with given statistics."""
+    if not plain:
+        raise _cannot("triton", ["its norm_act_pool takes no residual, mean or var"])
 
 
 def check_has(name: str, operation: str) -> None:

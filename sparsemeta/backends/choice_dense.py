@@ -6,6 +6,8 @@ contiguous, so what that costs is in the time that is measured.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,7 +34,7 @@ def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv, route: s
         return torch.stack([masked_conv2d(*task, conv, route) for task in each])
     padding, extra = _padding(conv)
     x, weight = (_laid(t, route) for t in (_padded(x, extra), _weight(values, conv)))
-    return torch.conv2d(x, weight, bias, conv.stride, padding, conv.dilation, conv.groups).contiguous()
+    return _result(torch.conv2d(x, weight, bias, conv.stride, padding, conv.dilation, conv.groups), route)
 
 
 def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv, route: str) -> Tensor:
@@ -44,9 +46,9 @@ def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int,
         return torch.stack([masked_conv2d_input_grad(*task, height, width, conv, route) for task in each])
     padding, extra = _padding(conv)
     left, right, top, bottom = extra
-    x = g.new_empty(1).expand(len(g), conv.in_channels, height + top + bottom, width + left + right)  # for its size
+    x = _sized(g, (len(g), conv.in_channels, height + top + bottom, width + left + right), route)
     grad = _backward(_laid(g, route), x, _laid(_weight(values, conv), route), padding, conv, [True, False, False])[0]
-    return _padded(grad, tuple(-n for n in extra)).contiguous()
+    return _result(_padded(grad, tuple(-n for n in extra)), route)
 
 
 def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv, route: str) -> Tensor:
@@ -57,7 +59,7 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv, route: str) -> Tensor:
     if x.dim() == 5:
         return torch.stack([masked_conv2d_weight_grad(*task, conv, route) for task in zip(g, x, strict=True)])
     padding, extra = _padding(conv)
-    weight = x.new_empty(1).expand(conv.pattern.shape)  # for its size
+    weight = _sized(x, conv.pattern.shape, route)
     operands = _laid(g, route), _laid(_padded(x, extra), route), weight
     grad = _backward(*operands, padding, conv, [False, True, False])[1]
     return conv.pattern.compress(grad)
@@ -81,8 +83,21 @@ def _rows(t: Tensor) -> Tensor:
 
 
 def _laid(t: Tensor, route: str) -> Tensor:
-    """`[T?, N, C, H, W]` with its images in that memory format."""
+    """`[T?, N, C, H, W]` with its images in that memory format; `"as_is"` in their own."""
+    if route == "as_is":
+        return t
     return t.flatten(0, -4).contiguous(memory_format=LAYOUTS[route]).unflatten(0, t.shape[:-3])
+
+
+def _sized(like: Tensor, shape: Sequence[int], route: str) -> Tensor:
+    """An operand of which only the size matters to PyTorch and, for `"as_is"`, the memory format."""
+    if route == "as_is" and like.stride(1) == 1:
+        return torch.empty(*shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+    return like.new_empty(1).expand(*shape)
+
+
+def _result(t: Tensor, route: str) -> Tensor:
+    return t if route == "as_is" else t.contiguous()
 
 
 def _padded(t: Tensor, extra: tuple[int, ...]) -> Tensor:

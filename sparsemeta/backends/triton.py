@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from .triton_driver import allow_tf32, interpreted, like, missing, reasons, tasks
+from .triton_norm import norm_act_pool, norm_act_pool_grad, norm_act_pool_grad_grad
 from .triton_tables import Table, forward_table, transposed_table, weight_strides
+from .triton_update import inner_update
+from .tune_key import conv_key
+from .tune_route import triton_tile
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+__all__ = [
+    "allow_tf32", "conv_reasons", "inner_update", "interpreted", "masked_conv2d", "masked_conv2d_input_grad",
+    "masked_conv2d_weight_grad", "missing", "norm_act_pool", "norm_act_pool_grad", "norm_act_pool_grad_grad", "reasons",
+]  # fmt: skip
 PROGRAMS = 1024  # that a weight gradient is split into: not taken from the device, so that its sums are the same on all
 
 
@@ -21,30 +27,6 @@ def _kernels() -> ModuleType:
     from sparsemeta.kernels import masked_conv2d  # here: importing Triton takes longer than importing the package
 
     return masked_conv2d
-
-
-def interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, in NumPy, because TRITON_INTERPRET=1 was set at the start."""
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0", "false", "off", "no")
-
-
-def missing() -> list[str]:
-    """Why this installation cannot run them, and what to do."""
-    if importlib.util.find_spec("triton") is None:
-        return ["Triton is not installed (pip install triton)"]
-    if not torch.cuda.is_available() and not interpreted():
-        return ["PyTorch finds no CUDA device (set TRITON_INTERPRET=1 before the start to interpret the kernels)"]
-    return []
-
-
-def reasons(*tensors: Tensor) -> list[str]:
-    """Why these operands cannot be run."""
-    found, first = missing(), tensors[0]
-    if any(t.device.type != "cuda" for t in tensors) and not interpreted():
-        found.append(f"it needs CUDA tensors, got {first.device}")
-    if first.dtype not in DTYPES or any(t.dtype != first.dtype for t in tensors):
-        found.append(f"it needs all float32, float16 or bfloat16, got {', '.join(str(t.dtype) for t in tensors)}")
-    return found
 
 
 def conv_reasons(conv) -> list[str]:
@@ -57,38 +39,49 @@ def conv_reasons(conv) -> list[str]:
     return found
 
 
-def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv) -> Tensor:
+def tiles(operation: str, conv, dtype: torch.dtype) -> int:
+    """Number of tiles that a pass of this convolution can be computed in."""
+    kernels, arguments = _kernels(), (conv.pattern.block[0], _arithmetic(dtype)["PRECISION"])
+    weight_grad = operation == "weight gradient"
+    return len((kernels.weight_grad_tiles if weight_grad else kernels.gather_tiles)(*arguments))
+
+
+def masked_conv2d(x: Tensor, values: Tensor, bias: Tensor | None, conv, tile: int | None = None) -> Tensor:
     """`[T?, N, C, H, W]`, `[T?, nnz]`, `[T?, O]` -> `[T?, N, O, H_out, W_out]`, channels last if `x` is."""
-    y = _like(x, *conv.output_size(x))
+    y = like(x, *conv.output_size(x))
     step_o, step_i = weight_strides(conv.pattern)
     table = forward_table(conv, x.device)
-    _gather(x, values, bias, y, conv, table, SOURCE_STEP=conv.stride, WEIGHT_K=step_i, WEIGHT_N=step_o)
+    tile = _tile("forward", x.shape, conv, x) if tile is None else tile
+    _gather(x, values, bias, y, conv, table, tile, SOURCE_STEP=conv.stride, WEIGHT_K=step_i, WEIGHT_N=step_o)
     return y
 
 
-def masked_conv2d_input_grad(g: Tensor, values: Tensor, height: int, width: int, conv) -> Tensor:
+def masked_conv2d_input_grad(
+    g: Tensor, values: Tensor, height: int, width: int, conv, tile: int | None = None
+) -> Tensor:
     """`[T?, N, O, H_out, W_out]`, `[T?, nnz]` -> `[T?, N, C, height, width]`, channels last if `g` is."""
-    x = _like(g, conv.in_channels, height, width)
+    x = like(g, conv.in_channels, height, width)
     step_o, step_i = weight_strides(conv.pattern)
     table = transposed_table(conv, g.device)
-    _gather(g, values, None, x, conv, table, SOURCE_STEP=(1, 1), WEIGHT_K=step_o, WEIGHT_N=step_i)
+    tile = _tile("input gradient", x.shape, conv, g) if tile is None else tile
+    _gather(g, values, None, x, conv, table, tile, SOURCE_STEP=(1, 1), WEIGHT_K=step_o, WEIGHT_N=step_i)
     return x
 
 
 def _gather(
-    source: Tensor, values: Tensor, bias: Tensor | None, target: Tensor, conv, table: Table,
+    source: Tensor, values: Tensor, bias: Tensor | None, target: Tensor, conv, table: Table, tile: int,
     SOURCE_STEP: tuple[int, int], WEIGHT_K: int, WEIGHT_N: int,
 ) -> None:  # fmt: skip
     if not target.numel():
         return
     kernels, b = _kernels(), conv.pattern.block[0]
     arithmetic = _arithmetic(source.dtype)
-    tile = kernels.gather_tile(b, arithmetic["PRECISION"])
+    tile = kernels.gather_tiles(b, arithmetic["PRECISION"])[tile]
     phase = [-(-size // step) for size, step in zip(target.shape[-2:], table.phases, strict=True)]
     pixels = target.shape[-4] * phase[0] * phase[1]
     values, bias = _rows(values), None if bias is None else _rows(bias)
     with torch.cuda.device_of(source):
-        kernels.gather_conv2d[table.rows * -(-pixels // tile["BLOCK_M"]), _tasks(source)](
+        kernels.gather_conv2d[table.rows * -(-pixels // tile["BLOCK_M"]), tasks(source)](
             source, values, values if bias is None else bias, target, table.starts, table.entries,
             *source.shape[-2:], *target.shape[-2:], *phase, pixels, target.shape[-3] // b, table.rows,
             *_strides(source), *_strides(target), _task_stride(values), 0 if bias is None else _task_stride(bias),
@@ -98,20 +91,21 @@ def _gather(
         )  # fmt: skip
 
 
-def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
+def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv, tile: int | None = None) -> Tensor:
     """`[T?, N, O, H_out, W_out]`, `[T?, N, C, H, W]` -> `[T?, nnz]`."""
     values = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
     if not values.numel():
         return values
     kernels, b, table = _kernels(), conv.pattern.block[0], forward_table(conv, g.device)
     arithmetic = _arithmetic(g.dtype)
-    tile = kernels.weight_grad_tile(b, arithmetic["PRECISION"])
+    tile = _tile("weight gradient", x.shape, conv, g) if tile is None else tile
+    tile = kernels.weight_grad_tiles(b, arithmetic["PRECISION"])[tile]
     blocks, pixels = len(table.entries), g.shape[-4] * g.shape[-2] * g.shape[-1]
-    split, splits = _splits(pixels, blocks * _tasks(g), tile["BLOCK_K"])
+    split, splits = _splits(pixels, blocks * tasks(g), tile["BLOCK_K"])
     partial = values if splits == 1 else values.new_empty(splits, *values.shape, dtype=torch.float32)
     step_o, step_i = weight_strides(conv.pattern)
     with torch.cuda.device_of(g):
-        kernels.weight_grad_conv2d[blocks * splits, _tasks(g)](
+        kernels.weight_grad_conv2d[blocks * splits, tasks(g)](
             g, x, partial, table.entries, *x.shape[-2:], *g.shape[-2:], pixels, split, blocks,
             *_strides(g), *_strides(x), values.numel(), conv.pattern.nnz,
             STEP_H=conv.stride[0], STEP_W=conv.stride[1], WEIGHT_O=step_o, WEIGHT_I=step_i, B=b,
@@ -120,6 +114,11 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv) -> Tensor:
         if splits > 1:
             _sum_splits(partial, values)
     return values
+
+
+def _tile(operation: str, images: torch.Size, conv, first: Tensor) -> int:
+    """The fastest by what `tune` has measured on this GPU."""
+    return triton_tile(conv_key(operation, tuple(images), conv, first)) if first.is_cuda else 0
 
 
 def _sum_splits(partial: Tensor, total: Tensor, block: int = 256) -> None:
@@ -140,19 +139,6 @@ def _arithmetic(dtype: torch.dtype) -> dict[str, str | bool]:
     return {"PRECISION": "ieee" if strict else "tf32", "WIDEN": interpreted() and dtype == torch.bfloat16}
 
 
-def allow_tf32() -> bool:
-    """Whether float32 convolutions may round to TF32, by PyTorch's own setting for cuDNN."""
-    cudnn = torch.backends.cudnn
-    return cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32  # torch 2.9 and before
-
-
-def _like(t: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Uninitialised `[T?, N, channels, height, width]` with the channels where `t` has them: last or not."""
-    if t.stride(-3) == 1 and t.shape[-3] > 1:
-        return t.new_empty(*t.shape[:-3], height, width, channels).movedim(-1, -3)
-    return t.new_empty(*t.shape[:-3], channels, height, width)
-
-
 def _rows(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
@@ -164,7 +150,3 @@ def _strides(t: Tensor) -> tuple[int, ...]:
 
 def _task_stride(t: Tensor) -> int:
     return t.stride(0) if t.dim() == 2 else 0
-
-
-def _tasks(t: Tensor) -> int:
-    return t.shape[0] if t.dim() == 5 else 1

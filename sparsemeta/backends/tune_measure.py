@@ -22,10 +22,10 @@ _Calls = Mapping[str, Callable[[], object]]
 
 def candidates(key: Key, conv) -> dict[str, Callable[[], Tensor]]:
     """The pass by the sparse kernels and by every dense route, all on the same operands."""
-    operands = _operands(key, conv)
-    calls = {"cpu": partial(getattr(cpu, KERNELS[key.operation]), *operands, conv)}
+    given = operands(key, conv)
+    calls = {"cpu": partial(getattr(cpu, KERNELS[key.operation]), *given, conv)}
     dense = getattr(choice_dense, KERNELS[key.operation])
-    return calls | {name: partial(dense, *operands, conv, name) for name in choice_dense.routes(conv)}
+    return calls | {name: partial(dense, *given, conv, name) for name in choice_dense.routes(conv)}
 
 
 def measure(calls: _Calls, clock: Callable[[], float] = time.perf_counter) -> Times:
@@ -55,17 +55,17 @@ def _rounds(calls: _Calls, rounds: int, clock: Callable[[], float]) -> dict[str,
     return taken
 
 
-def _operands(key: Key, conv) -> tuple:
+def operands(key: Key, conv) -> tuple:
     """Those of the kernel before its `conv`, random: PyTorch's own generator is left alone."""
     tasks = key.images[:-4]
-    x = _random(key, *key.images)
-    values = _random(key, *tasks, conv.pattern.nnz)
-    g = _random(key, *key.images[:-3], *conv.output_size(x))
+    x = random_operand(key, *key.images)
+    values = random_operand(key, *tasks, conv.pattern.nnz)
+    g = random_operand(key, *key.images[:-3], *conv.output_size(x))
     if key.operation == "forward":
         return x, values, None
     return (g, values, *key.images[-2:]) if key.operation == "input gradient" else (g, x)
 
 
-def _random(key: Key, *shape: int) -> Tensor:
+def random_operand(key: Key, *shape: int) -> Tensor:
     numbers = np.random.default_rng(0).standard_normal(shape, np.float32)
     return torch.from_numpy(numbers).to(getattr(torch, key.dtype))

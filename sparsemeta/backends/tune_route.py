@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
+from .tune_key import capturing, gpu_of
 from .tune_measure import candidates, measure
-from .tune_store import Key, Times, store
+from .tune_store import DENSE, Key, Times, store
 
 MODES = ("off", "cached", "on")
 SIGHTINGS = 20  # calls before a key is worth measuring: one call, or a short script, never waits
@@ -31,7 +33,9 @@ class _Process:
 
 
 def tuning(mode: str | None = None) -> str:
-    """Set how `backend="auto"` chooses between the sparse kernels and dense PyTorch on CPUs; returns the mode before.
+    """Set how `backend="auto"` chooses between the sparse kernels and dense PyTorch; returns the mode before.
+
+    On a GPU only what has been asked for (`tune`) is measured; all else is dense there.
 
     Args:
         mode: `"off"`: always the sparse kernels. `"cached"`, the default: what has been measured (`tune`), in this or
@@ -79,17 +83,43 @@ def route(key: Key, conv) -> str:
     known = store().choices
     if key not in known or _process.asked:
         _process.seen[key] += 1
-        _measure(key, conv)
+        _measure(key, lambda: measure(candidates(key, conv)))
     return known.get(key) or ("cpu" if key.density <= MOSTLY_KEPT else "channels_last")
 
 
-def _measure(key: Key, conv) -> None:
+def gpu_active(t: Tensor) -> bool:
+    """Whether there is a choice to make on the GPU of `t`: one is being measured, or has gained something there."""
+    if torch.compiler.is_compiling() or not active() or torch.is_autocast_enabled("cuda"):  # as in `route`
+        return False
+    gpu = gpu_of(t)
+    return bool(gpu) and (_process.asked or gpu in store().gains)
+
+
+def gpu_route(key: Key, times: Callable[[], Times] | None) -> str:
+    """`"cuda"`, `"triton <tile>"`, or a dense route: of `times`, where `tune` asks and no graph is captured.
+
+    What has not been measured is dense, with the operands as they are.
+    """
+    if _process.asked and times and not capturing():
+        _process.seen[key] += 1
+        _measure(key, times)
+    return store().choices.get(key, DENSE)
+
+
+def triton_tile(key: Key) -> int:
+    """The tile that was fastest when `key` was measured; the first where it was not."""
+    known = store().times.get(key, {}) if active() else {}
+    seconds = {route: taken for route, taken in known.items() if route.startswith("triton ")}
+    return int(min(seconds, key=seconds.get).partition(" ")[2]) if seconds else 0
+
+
+def _measure(key: Key, times: Callable[[], Times]) -> None:
     """Unless there is no need or no time, or another thread is at it."""
     if key in store().choices or not _due(key) or not _process.lock.acquire(blocking=False):
         return
     begin = time.perf_counter()
     try:
-        store().add(key, measure(candidates(key, conv)))
+        store().add(key, times())
     finally:
         _process.spent += 0.0 if _process.asked else time.perf_counter() - begin
         _process.lock.release()

@@ -27,6 +27,7 @@ from . import cpu
 
 SCHEMA = 1  # of the files
 NOISE = 0.95
+DENSE = "as_is"  # the usual route on a GPU: PyTorch, with its operands where they are
 KERNELS = {
     "forward": "masked_conv2d",
     "input gradient": "masked_conv2d_input_grad",
@@ -37,7 +38,7 @@ KERNELS = {
 class Key(NamedTuple):
     """What a time depends on, besides the machine."""
 
-    operation: str  # one of KERNELS
+    operation: str  # one of KERNELS, or "norm_act_pool"
     images: tuple[int, ...]  # [T?, N, C, H, W] of the convolution's input
     weight: tuple[int, ...]
     block: tuple[int, ...]
@@ -47,7 +48,10 @@ class Key(NamedTuple):
     dilation: tuple[int, ...]
     groups: int
     dtype: str
-    threads: int
+    threads: int  # 0 on a GPU
+    gpu: str = ""
+    layout: str = ""  # "channels_last" where they are, on a GPU
+    products: str = ""  # "tf32" or "ieee", of float32 on a GPU
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Key:
@@ -64,11 +68,13 @@ class Store:
 
     Attributes:
         times: what is known; the fastest route of a key is its choice.
+        gains: GPUs on which some choice is not dense.
     """
 
     folder: Path | None
     times: dict[Key, Times] = field(default_factory=dict)
     choices: dict[Key, str] = field(default_factory=dict)
+    gains: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for path in sorted(self.folder.glob("*.json")) if self.folder else ():
@@ -94,16 +100,22 @@ class Store:
         """Forget everything, what other versions have measured too."""
         self.times.clear()
         self.choices.clear()
+        self.gains.clear()
         if self.folder:
             shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def _keep(self, key: Key, times: Times) -> None:
         self.times[key], self.choices[key] = times, fastest(times)
+        if key.gpu and self.choices[key].partition(" ")[0] in ("triton", "cuda"):
+            self.gains.add(key.gpu)
 
 
 def fastest(times: Times) -> str:
-    """Route with the least seconds; the sparse kernels unless another is faster by more than the noise of a machine."""
-    return min(times, key=lambda route: times[route] * (NOISE if route == "cpu" else 1.0))
+    """Route with the least seconds; the usual one unless another is faster by more than the noise of a machine.
+
+    On a CPU that is the sparse kernel, on a GPU dense PyTorch.
+    """
+    return min(times, key=lambda route: times[route] * (NOISE if route in ("cpu", DENSE) else 1.0))
 
 
 def _read(path: Path) -> tuple[Key, Times] | None:

@@ -1,9 +1,9 @@
-"""`sparsemeta tune`: which is faster, sparse kernel or dense PyTorch, for each layer and pass."""
+"""`sparsemeta tune`: which is faster, sparse kernels or dense PyTorch, for each layer and pass."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsemeta.cli import bench_options as options
+from sparsemeta.cli.recipe_options import Device
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from sparsemeta.backends.tune_store import Key, Times
@@ -31,6 +33,7 @@ def tune(
     sparsity: options.Sparsity = "0.8,0.9,0.95",
     pattern: options.Pattern = "unstructured",
     threads: options.Threads = "",
+    device: Device = "cpu",
     clear: Annotated[bool, typer.Option("--clear", help="First forget all that was measured.")] = False,
 ) -> None:
     """Measure what `backend="auto"` shall take, and keep it for all processes. Without shapes or model: show it."""
@@ -39,17 +42,21 @@ def tune(
     from sparsemeta import backends
     from sparsemeta.backends.tune_store import store
 
-    if reasons := backends.available()["cpu"]:
-        raise ValueError(f"expected CPU kernels to choose from, got none: {'; '.join(reasons)}")
+    on_gpu = torch.device(device).type == "cuda"
+    sparse = ("triton", "cuda") if on_gpu else ("cpu",)
+    if all(reasons := [backends.available()[name] for name in sparse]):
+        raise ValueError(f"expected kernels to choose from on {device}, got none: {'; '.join(sum(reasons, []))}")
     structures, sparsities = options.several(pattern, str), options.several(sparsity, float)
     named = options.conv_shapes(shapes, custom) if shapes or custom else []
+    layouts = [torch.contiguous_format, torch.channels_last] if on_gpu else [torch.contiguous_format]
     calls = _convolutions(named, structures, sparsities)
     images = channels, image_size, options.several(batch, int)
     calls += _models(options.several(model, str), images, structures, sparsities)
+    calls = [partial(call, torch.device(device), layout) for call, layout in itertools.product(calls, layouts)]
     if clear:
         store().clear()
     found = {}
-    for count, call in itertools.product(options.threads(threads), calls):
+    for count, call in itertools.product([1] if on_gpu else options.threads(threads), calls):
         torch.set_num_threads(count)
         found |= backends.tune(call)
     _show(found if calls else store().times)
@@ -62,14 +69,15 @@ def _convolutions(shapes: list[ConvShape], structures: list[str], sparsities: li
     return [partial(_convolve, case) for case in found]
 
 
-def _convolve(case: ConvCase) -> None:
+def _convolve(case: ConvCase, device: torch.device, layout: torch.memory_format) -> None:
     import torch
 
     import sparsemeta as sm
 
     shape, pattern = case.shape, case.pattern()
-    x = torch.zeros(shape.batch, shape.in_channels, shape.size, shape.size, requires_grad=shape.input_grad)
-    values = torch.zeros(pattern.nnz, requires_grad=True)
+    x = torch.zeros(shape.batch, shape.in_channels, shape.size, shape.size, device=device)
+    x = x.contiguous(memory_format=layout).requires_grad_(shape.input_grad)
+    values = torch.zeros(pattern.nnz, device=device, requires_grad=True)
     sm.masked_conv2d(x, values, pattern, stride=shape.stride, padding=shape.padding).sum().backward()
 
 
@@ -90,21 +98,22 @@ def _models(
     return found
 
 
-def _train(model: nn.Module, images: tuple[int, ...]) -> None:
+def _train(model: nn.Module, images: tuple[int, ...], device: torch.device, layout: torch.memory_format) -> None:
     import torch
 
-    model(torch.rand(images)).sum().backward()
+    model.to(device)(torch.rand(images, device=device).contiguous(memory_format=layout)).sum().backward()
 
 
 def _show(found: Mapping[Key, Times]) -> None:
     from sparsemeta.backends.tune_store import fastest
 
     table = Table()
-    for name in ("pass", "images", "weight", "block", "density", "threads", "dense", "cpu", "choice"):
-        table.add_column(name, justify="right" if name in ("density", "threads", "dense", "cpu") else "left")
+    for name in ("pass", "images", "weight", "block", "density", "on", "dense", "sparse", "choice"):
+        table.add_column(name, justify="right" if name in ("density", "dense", "sparse") else "left")
     for key, times in sorted(found.items()):
-        dense = min(seconds for route, seconds in times.items() if route != "cpu")
-        table.add_row(*_described(key), _told(dense), _told(times["cpu"]), fastest(times))
+        sparse = {route: s for route, s in times.items() if route.partition(" ")[0] in ("cpu", "triton", "cuda")}
+        dense = [s for route, s in times.items() if route not in sparse]
+        table.add_row(*_described(key), _told(dense), _told(sparse.values()), fastest(times))
     console = Console()
     console.width = console.width if console.is_terminal else 1000
     console.print(table if found else "nothing has been measured on this machine: see sparsemeta tune --help")
@@ -112,13 +121,14 @@ def _show(found: Mapping[Key, Times]) -> None:
 
 def _described(key: Key) -> Iterator[str]:
     yield key.operation
-    yield "x".join(map(str, key.images)) + (" float64" if key.dtype == "float64" else "")
+    images = "x".join(map(str, key.images)), "" if key.dtype == "float32" else key.dtype, key.layout
+    yield " ".join(filter(None, images))
     stride = "" if key.stride == (1, 1) else f" / {key.stride[0]}x{key.stride[1]}"
     yield "x".join(map(str, key.weight)) + stride
     yield "x".join(map(str, key.block))
     yield f"{100 * key.density:g} %"
-    yield str(key.threads)
+    yield key.gpu or f"{key.threads} threads"
 
 
-def _told(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+def _told(seconds: Iterable[float]) -> str:
+    return f"{min(seconds) * 1e3:.3g} ms" if seconds else "-"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
 
+from . import graphs
 from .maml import MAML
 
 
@@ -20,11 +21,13 @@ def adapt_tasks(
     steps: int = 1,
     lr: Any = None,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    graph: str = "auto",
     **options: Any,
 ) -> dict[str, Tensor]:
     """The adapted weights of T tasks, each as ``clone.adapt`` would have them, computed side by side.
 
-    They differentiate back to the parameters, as those of a clone do. Memory grows with the tasks.
+    They differentiate back to the parameters, as those of a clone do, except under ``torch.no_grad()``, where a GPU
+    captures the work in a CUDA graph. Memory grows with the tasks.
 
     Args:
         model: a learner; or a model, which is adapted as by ``MAML(model, lr, **options)``.
@@ -33,13 +36,14 @@ def adapt_tasks(
         steps: inner steps.
         lr, options: as for ``MAML``; a learner has its own.
         loss: of the outputs and targets of one task, a scalar.
+        graph: ``"auto"`` captures what comes again, ``"on"`` at once, ``"off"`` nothing.
 
     Returns:
         ``{name: [T, ...]}``, for ``forward_tasks``: values ``[T, nnz]`` of sparse layers.
 
     Raises:
         ValueError: supports without a task axis or of different T; ``lr`` or options for a learner, or no ``lr`` for a
-            model; what ``MAML`` raises.
+            model; ``graph="on"`` for what cannot be captured; what ``MAML`` raises.
     """
     learner = tasks_learner(model, lr, options)
     if support_x.dim() < 2 or support_x.shape[0] != support_y.shape[0]:
@@ -47,11 +51,20 @@ def adapt_tasks(
             f"expected support_x [T, N, ...] and support_y [T, N] of the same T; got {tuple(support_x.shape)} and "
             f"{tuple(support_y.shape)}. Stack the tasks along a new first axis"
         )
-    with torch.enable_grad():
-        clone = learner.clone(tasks=len(support_x))
-        for _ in range(steps):
-            clone.adapt(lambda clone: vmap(loss)(clone(support_x), support_y).sum())
-    return clone.weights
+
+    def run(x: Tensor, y: Tensor) -> list[Tensor]:
+        with torch.enable_grad():
+            clone = learner.clone(tasks=len(x))
+            for _ in range(steps):
+                clone.adapt(lambda clone: vmap(loss)(clone(x), y).sum())
+        return list(clone.weights.values())
+
+    differentiable = ["its results shall differentiate: call it under torch.no_grad()"] * torch.is_grad_enabled()
+    facts = "adapt_tasks", steps, loss
+    weights = graphs.run(learner, graph, facts, run, (support_x, support_y), reasons=differentiable)
+    if not differentiable:
+        weights = [w.detach().clone() for w in weights]  # those of a replay are overwritten by the next
+    return dict(zip(learner.start(), weights, strict=True))
 
 
 def forward_tasks(

@@ -22,6 +22,7 @@ CHOICES = {
     "bn_mode": BN_MODES,
     "memory_format": ("contiguous", "channels_last"),
     "engine": ENGINES,
+    "graph": ("auto", "off", "on"),
     "second_order": SECOND_ORDERS,
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("constant", "cosine", "step"),
@@ -49,6 +50,8 @@ class TrainConfig:
         checkpoint_every: meta-steps between two checkpoints.
         algorithm, algorithm_options: the meta-learner by name, and what it alone is asked for.
         engine: who differentiates: ``"auto"``, ``"chain"`` (compiled) or ``"autograd"``.
+        graph: whether meta-steps on a GPU are captured in a CUDA graph: ``"auto"``, when the same shapes come again and
+            it is possible, ``"off"``, or ``"on"``, which raises with the reasons where it is not.
         second_order: how the exact meta-gradient is computed: ``"unrolled"``, or ``"stepwise"`` in constant memory.
         optimizer: the outer one: ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
         schedule: of ``meta_lr``: ``"constant"``, ``"cosine"`` down to 0 at ``steps``, or ``"step"``: times ``decay``
@@ -90,6 +93,7 @@ class TrainConfig:
     validate_tasks: int = 200
     patience: int | None = None
     precision: str = "float32"
+    graph: str = "auto"
 
     def __post_init__(self) -> None:
         for name in COUNTS:

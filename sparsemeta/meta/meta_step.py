@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.tasks import Tasks
+from . import graphs
 from .algorithms import as_learner
 from .chain import choose
 from .config import TrainConfig
@@ -50,7 +52,7 @@ def meta_step(
         learner: see ``make_learner``.
         tasks: T tasks: ``support_x`` ``[T, ways * shots, C, H, W]``, ``support_y``, ``query_x``, ``query_y``.
         optimizer: over the learner's parameters, see ``make_optimizer``.
-        config: gives ``inner_steps``, ``clip_norm`` and ``memory_format``.
+        config: gives ``inner_steps``, ``clip_norm``, ``memory_format``, ``engine`` and ``graph``.
         reduce: ``Ranks.reduce``, where the tasks are a share of the batch.
 
     Returns:
@@ -65,13 +67,30 @@ def meta_step(
     if chain := choose(learner, tasks, config):
         results = chain.meta_gradient(learner, tasks, config.inner_steps)
     else:
-        results = meta_gradient(learner, tasks, config)
+        results = graphed_gradient(learner, tasks, config)
     loss, percent = results.mean(0).tolist()
     if reduce is not None:
         loss, percent = reduce(optimizer, len(results), loss, percent)
     take_step(optimizer, config.clip_norm, loss)
     learner.advance()
     return loss, percent
+
+
+def graphed_gradient(learner: MAML, tasks: Any, config: TrainConfig) -> Tensor:
+    """``meta_gradient`` into gradients that are None, by a CUDA graph where ``config.graph`` and the learner let it."""
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+
+    def run(*fields: Tensor) -> list[Tensor | None]:
+        for p in parameters:
+            p.grad = None
+        return [meta_gradient(learner, Tasks(*fields), config), *(p.grad for p in parameters)]
+
+    fields = tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y
+    facts = "meta-step", config.inner_steps, config.precision, config.memory_format
+    results, *grads = graphs.run(learner, config.graph, facts, run, fields, config.torch_memory_format)
+    for p, grad in zip(parameters, grads, strict=True):
+        p.grad = grad
+    return results
 
 
 def meta_gradient(learner: MAML, tasks: Any, config: TrainConfig) -> Tensor:

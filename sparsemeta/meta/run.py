@@ -16,7 +16,7 @@ from .meta_step import make_learner, make_optimizer
 from .optimizers import set_rate
 from .records import StepRecord, ValidationRecord, best, out_of_patience
 
-MAY_DIFFER = ("steps", "checkpoint_every", "patience")  # so that a finished run can be carried on
+MAY_DIFFER = ("steps", "checkpoint_every", "patience", "graph")  # so that a finished run can be carried on
 MODEL = "module."  # where a learner keeps the model
 
 

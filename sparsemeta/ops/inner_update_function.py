@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import cpu, cuda
+from ..backends import cpu, cuda, triton
 
 ADDRESSABLE = (Tensor, torch.nn.Parameter)  # other tensor types may hold no memory of their own
 
@@ -16,11 +16,13 @@ ADDRESSABLE = (Tensor, torch.nn.Parameter)  # other tensor types may hold no mem
 def step(params: Sequence[Tensor], grads: Sequence[Tensor], rates: Sequence[float | Tensor]) -> Sequence[Tensor]:
     """``p_i - lr_i * g_i``.
 
-    The fused operators cost a third of an autograd function's call, whatever its kernel, but have no vmap rule.
+    The fused operators cost a third of an autograd function's call, whatever its kernel, but have no vmap rule, and
+    with several rates they are a launch for each parameter.
     """
     if not params:
         return ()
-    if torch._C._are_functorch_transforms_active():
+    many = grads[0].is_cuda and not one_number(rates)
+    if torch._C._are_functorch_transforms_active() or (many and not triton.missing()):
         return InnerUpdate.apply(*params, *grads, *rates)
     return with_torch(params, grads, rates)
 
@@ -109,9 +111,13 @@ def batch_first(a: Tensor, dim: int | None, size: int, rank: int) -> Tensor:
     return a.reshape(size, *[1] * (rank + 1 - a.dim()), *a.shape[1:])
 
 
+def one_number(rates: Sequence) -> bool:
+    return all(type(lr) is float and lr == rates[0] for lr in rates)
+
+
 def with_torch(params: Sequence, grads: Sequence[Tensor], rates: Sequence) -> Sequence[Tensor]:
     from_zeros, lr = params[0] is None, rates[0]
-    if all(type(rate) is float and rate == lr for rate in rates):
+    if one_number(rates):
         return torch._foreach_mul(grads, -lr) if from_zeros else torch._foreach_add(params, grads, alpha=-lr)
     steps = [lr * g for lr, g in zip(rates, grads, strict=True)]
     return torch._foreach_neg(steps) if from_zeros else torch._foreach_sub(params, steps)
@@ -125,11 +131,16 @@ def with_extension(params: Sequence, grads: Sequence[Tensor], rates: Sequence[fl
 
 
 def kernel(params: Sequence, grads: Sequence[Tensor], rates: Sequence) -> Callable[..., Sequence[Tensor]]:
-    """What computes it: a backend where the tensors are plain memory of one dtype and the rates numbers."""
+    """What computes it: a backend where the tensors are plain memory of one dtype; Triton takes tensor rates too."""
     tensors, dtype = [t for t in (*params, *grads) if t is not None], grads[0].dtype
     plain = all(type(t) in ADDRESSABLE and t.dtype is dtype and t.is_contiguous() for t in tensors)
-    if not plain or not all(type(lr) is float for lr in rates):
+    numbers = all(type(lr) is float for lr in rates)
+    if not plain:
         return with_torch
-    if cpu.extension() is not None and dtype in (torch.float32, torch.float64) and all(t.is_cpu for t in tensors):
+    if numbers and cpu.extension() and dtype in (torch.float32, torch.float64) and all(t.is_cpu for t in tensors):
         return with_extension
-    return with_torch if cuda.reasons(*tensors) else cuda.inner_update
+    if numbers and not cuda.reasons(*tensors):
+        return cuda.inner_update
+    tables = [lr for lr in rates if isinstance(lr, Tensor)]
+    apart = not all(type(lr) in ADDRESSABLE for lr in tables) or (grads[0].is_cpu and not triton.interpreted())
+    return with_torch if apart or triton.reasons(*tensors, *tables) else triton.inner_update

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import backends
 from .norm_act_pool_function import NormActPool
+from .norm_act_pool_tasks import TasksNorm
 
 
 class Norm(NamedTuple):
@@ -51,7 +52,7 @@ def norm_act_pool(
         eps: added to the variance, of a normalised residual too.
         slope: of the activation for negative inputs; 0 is ReLU, 1 none.
         pool: 2, or 1 for no pooling.
-        backend: `"dense"`, `"cpu"`, or `None` / `"auto"` for the fastest that can run.
+        backend: `"dense"`, `"cpu"`, `"triton"`, or `None` / `"auto"` for the fastest that can run.
         mean, var: `[C]`, statistics to normalise with, which are constants; None: those of `x`.
         residual: `[N, C, H, W]`, or a `sparsemeta.ops.Norm` of that shape; None: nothing is added.
 
@@ -71,9 +72,14 @@ def norm_act_pool(
     _check_rest(x, residual, slope, pool)
     operands = [t for norm in norms for t in norm if t is not None]
     chosen = backends.select(backend, *operands, *([residual] if isinstance(residual, Tensor) else []))
+    plain = residual is None and mean is None
+    chosen = backends.choice.norm_act_pool_backend(x, pool, plain) if chosen == "auto" else chosen
     if chosen == "dense" or torch.compiler.is_compiling():
         return definition(norms, residual, eps, slope, pool)
     backends.check_has(chosen, "norm_act_pool")
+    if chosen == "triton":
+        backends.check_norm(plain)
+        return TasksNorm.apply(x, weight, bias, eps, slope, pool, chosen)[0]
     branches = [t for norm in norms for t in _branch(norm, eps)]
     if isinstance(residual, Tensor):
         branches += residual, None, None, None

@@ -13,9 +13,21 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
+def test_a_triton_whose_interpreter_fails_with_this_numpy_is_known():
+    pytest.importorskip("triton", reason="the interpreter of the kernels is Triton's: pip install triton")
+    from interpreter import objection
+
+    assert "NumPy 2.5.0" in objection("3.6.0", "2.5.0")
+    assert objection("3.6.0", "2.3.9") is objection("3.9.0", "2.10.1") is objection("3.10.0+git", "2.4") is None
+
+
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this process interprets and runs them itself")
 def test_kernels_through_the_interpreter():
     pytest.importorskip("triton", reason="the interpreter of the kernels is Triton's: pip install triton")
+    from interpreter import objection
+
+    if reason := objection():
+        pytest.skip(reason)
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}  # NumPy on one thread: it is all small
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}  # xdist's own
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-o", "addopts=", "--rootdir", str(ROOT)]

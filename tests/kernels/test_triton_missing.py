@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 
@@ -10,11 +9,11 @@ import pytest
 import torch
 
 import sparsemeta as sm
-from sparsemeta.backends import triton
+from sparsemeta.backends import triton, triton_driver
 
 
 def test_without_triton_the_reason_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(triton_driver, "_installed", lambda: False)
     assert triton.missing() == ["Triton is not installed (pip install triton)"]
     pattern = sm.Pattern.from_mask(torch.ones(16, 16, 1, 1).bool(), (16, 16))
     with pytest.raises(RuntimeError, match="Triton is not installed"):
@@ -22,7 +21,7 @@ def test_without_triton_the_reason_says_what_to_install(monkeypatch):
 
 
 def test_without_a_gpu_the_reasons_name_the_device_and_the_operands(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(triton_driver, "_installed", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     first, second = triton.reasons(torch.zeros(1))

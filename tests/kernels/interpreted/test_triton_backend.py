@@ -130,8 +130,8 @@ def test_refuses_patterns_and_groups_with_the_reason(pattern, groups, reason):
 
 
 def test_refuses_an_operation_of_which_it_has_no_kernel():
-    with pytest.raises(RuntimeError, match="'triton' cannot run this: it has no norm_act_pool"):
-        sm.norm_act_pool(torch.randn(2, 3, 4, 4), torch.ones(3), torch.zeros(3), backend="triton")
+    with pytest.raises(RuntimeError, match="'triton' cannot run this: it has no masked_conv3d"):
+        sm.backends.check_has("triton", "masked_conv3d")
 
 
 def test_refuses_other_dtypes_and_is_not_chosen_unasked():
