@@ -59,8 +59,7 @@ def lambda_search(
     sampler = sampler_of(images, config, seed, trained.about["normalise"])
     search = meta.lambda_search(
         trained.learner, sampler, config, several(patterns, str) or None, delta, budget and budget / 1e3, tasks,
-        settings.budget, prefix_cache=prefix_cache, reference=compared, results=results,
-        retime=retime,
+        settings.budget, prefix_cache=prefix_cache, reference=compared, results=results, retime=retime,
     )  # fmt: skip  one argument a line would be longer than the rest
     report(search, settings)
 
