@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsemeta.ops.norm_act_pool import definition, norm_act_pool
+from sparsemeta.ops.norm_act_pool import norm_act_pool
 
 from ..case import Candidate, relative_error
 from .conv_candidates import LAYOUTS
@@ -50,7 +50,7 @@ class GpuNormCase:
         half = self.size // self.pool
         operands = [normal(self.batch, self.channels, self.size, self.size), *normal(2, self.channels)]
         g = normal(self.batch, self.channels, half, half)
-        exact = _pass(definition, self.pool, *(t.double() for t in (*operands, g)))()
+        exact = _pass(_dense, self.pool, *(t.double() for t in (*operands, g)))()
         return [c for layout in LAYOUTS for c in self._of_layout(layout, operands, g, exact)]
 
     def _of_layout(
@@ -59,9 +59,9 @@ class GpuNormCase:
         place = {"device": self.device, "dtype": getattr(torch, self.arithmetic)}
         x, g = (t.to(**place, memory_format=LAYOUTS[layout]) for t in (operands[0], g))
         given = x, *(t.to(**place) for t in operands[1:]), g
-        ways = {layout: ("dense", definition), f"triton {layout}": ("sparse", _triton)}
+        ways = {layout: ("dense", _dense), f"triton {layout}": ("sparse", _triton)}
         if self.device == "cuda":
-            ways[f"compiled {layout}"] = "dense", torch.compile(definition, dynamic=False)
+            ways[f"compiled {layout}"] = "dense", torch.compile(_dense, dynamic=False)
         for name, (role, function) in ways.items():
             run = _pass(function, self.pool, *given)
             yield Candidate(name, role, _repeated(run, self.device), partial(_error, exact))
@@ -74,6 +74,10 @@ class GpuNormCase:
         size = 2 if self.arithmetic == "bfloat16" else 4
         pixels, cells = (self.batch * self.channels * side**2 for side in (self.size, self.size // self.pool))
         return pixels * size * 5 + cells * (size * 3 + 3)
+
+
+def _dense(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, pool: int) -> Tensor:
+    return norm_act_pool(x, weight, bias, eps, slope, pool, backend="dense")
 
 
 def _triton(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, pool: int) -> Tensor:

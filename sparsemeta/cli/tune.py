@@ -127,7 +127,7 @@ def _described(key: Key) -> Iterator[str]:
     yield "x".join(map(str, key.weight)) + stride
     yield "x".join(map(str, key.block))
     yield f"{100 * key.density:g} %"
-    yield key.gpu or f"{key.threads} threads"
+    yield key.gpu or f"{key.threads} thread{'s' * (key.threads > 1)}"
 
 
 def _told(seconds: Iterable[float]) -> str:

@@ -160,11 +160,13 @@ def test_norm_act_pool_is_chosen_too(monkeypatch, gpu):
     ones = torch.ones(3), torch.zeros(3)
     seconds = {"as_is": 1.0, "triton": 0.1}
     monkeypatch.setattr(tune_gpu, "times", lambda key, *_: dict(seconds))
-    assert choice.norm_act_pool_backend(x, 2) == "dense"
+    assert choice.norm_act_pool_backend(x, 2, plain=True) == "dense"
     monkeypatch.setattr(triton, "norm_act_pool", lambda *t: (_ for _ in ()).throw(InterruptedError))
     with pytest.raises(InterruptedError):
         backends.tune(lambda: sm.norm_act_pool(x, *ones, pool=2))
-    assert choice.norm_act_pool_backend(x, 2) == "triton" and choice.norm_act_pool_backend(x, 1) == "dense"
+    assert choice.norm_act_pool_backend(x, 2, plain=True) == "triton"
+    assert choice.norm_act_pool_backend(x, 1, plain=True) == "dense"
+    assert choice.norm_act_pool_backend(x, 2, plain=False) == "dense"
 
 
 def test_a_tile_that_does_not_run_is_no_candidate_and_dense_has_to_run():
