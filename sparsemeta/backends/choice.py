@@ -61,9 +61,10 @@ def _run_on_gpu(operation: str, images: tuple[int, ...], *operands) -> Tensor:
     first, conv = operands[0], operands[-1]
     key, empty = conv_key(operation, images, conv, first), 0 in images or not conv.pattern.nnz
     chosen = DENSE if empty else gpu_route(key, lambda: tune_gpu.times(key, conv, first.device))
-    backend, _, tile = chosen.partition(" ")
+    backend, _, way = chosen.partition(" ")
     if backend == "triton":
-        return getattr(triton, KERNELS[operation])(*operands, int(tile))
+        return getattr(triton, KERNELS[operation])(*operands, int(way))
     if backend == "cuda":
-        return getattr(cuda, KERNELS[operation])(*operands)
+        made = way and not cuda.generated_reasons(conv, first.device)  # that shape may come with more weights
+        return getattr(cuda, KERNELS[operation])(*operands, *([way] if made else []))
     return getattr(choice_dense, KERNELS[operation])(*operands, chosen)

@@ -1,4 +1,4 @@
-"""Times of every route on a GPU: dense PyTorch, CUDA C++, and Triton with each of its tiles."""
+"""Times of every route on a GPU: dense PyTorch, CUDA C++ by a table or by code made for the pattern, Triton's tiles."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def _conv_calls(key: Key, conv, device: torch.device) -> _Calls:
     tensors = [t for t in given if isinstance(t, Tensor)]
     if not cuda.reasons(*tensors):
         calls["cuda"] = partial(getattr(cuda, kernel), *given, conv)
+        if key.operation != "weight gradient" and not cuda.generated_reasons(conv, device):
+            calls["cuda generated"] = partial(getattr(cuda, kernel), *given, conv, "generated")
     if not triton.reasons(*tensors) and not triton.conv_reasons(conv):
         for tile in range(triton.tiles(key.operation, conv, tensors[0].dtype)):
             calls[f"triton {tile}"] = partial(getattr(triton, kernel), *given, conv, tile)

@@ -96,7 +96,7 @@ def gpu_active(t: Tensor) -> bool:
 
 
 def gpu_route(key: Key, times: Callable[[], Times] | None) -> str:
-    """`"cuda"`, `"triton <tile>"`, or a dense route: of `times`, where `tune` asks and no graph is captured.
+    """`"cuda"`, `"cuda generated"`, `"triton <tile>"`, or a dense route: of `times`, where `tune` asks and no capture runs.
 
     What has not been measured is dense, with the operands as they are.
     """

@@ -23,8 +23,8 @@ def convolve(x: torch.Tensor | None = None, backend: str | None = None) -> torch
 
 
 @pytest.fixture
-def gpu(monkeypatch) -> list[tuple[str, str, int | None]]:
-    """CPU tensors are on an "H200" now; returns the sparse kernels taken since: backend, kernel, tile."""
+def gpu(monkeypatch) -> list[tuple[str, str, int | str | None]]:
+    """CPU tensors are on an "H200" now; returns the sparse kernels taken since: backend, kernel, way."""
     taken = []
     for module in (tune_key, tune_route, choice):
         monkeypatch.setattr(module, "gpu_of", lambda t: "H200")
@@ -39,9 +39,9 @@ def stand_in(backend: str, kernel: str, taken: list):
     dense = getattr(choice.choice_dense, kernel)
 
     def run(*operands):
-        tile = operands[-1] if isinstance(operands[-1], int) else None
-        taken.append((backend, kernel, tile))
-        return dense(*(operands[:-1] if tile is not None else operands), "as_is")
+        way = operands[-1] if isinstance(operands[-1], (int, str)) else None
+        taken.append((backend, kernel, way))
+        return dense(*(operands[:-1] if way is not None else operands), "as_is")
 
     return run
 
@@ -106,6 +106,18 @@ def test_each_pass_has_a_choice_of_its_own_and_derivatives_are_right(monkeypatch
     expected = gradients(lambda: F.conv2d(x, PATTERN.expand(values), padding=1))
     torch.testing.assert_close(run(), expected)
     assert gpu == [("triton", "masked_conv2d", 0), ("cuda", "masked_conv2d_input_grad", None)]
+
+
+@pytest.mark.parametrize(("reasons", "way"), [([], "generated"), (["too many weights"], None)])
+def test_code_made_for_a_pattern_is_a_route_and_the_table_stands_in_where_it_cannot_run(
+    scripted, monkeypatch, gpu, reasons, way
+):
+    scripted(cuda_generated=0.1)
+    backends.tune(convolve)
+    gpu.clear()
+    monkeypatch.setattr(cuda, "generated_reasons", lambda conv, device: reasons)
+    convolve()
+    assert gpu == [("cuda", "masked_conv2d", way)]
 
 
 def test_nothing_is_measured_while_a_graph_is_captured(scripted, monkeypatch):
@@ -205,6 +217,16 @@ def test_candidates_are_the_pass_on_operands_of_that_layout(operation, layout):
         torch.testing.assert_close(first, other, rtol=1e-4, atol=1e-4)
     given = tune_measure.operands(key, conv)[0]
     assert tune_key.channels_last(tune_gpu._placed(given, key, torch.device("cpu"))) == bool(layout)
+
+
+@pytest.mark.parametrize("operation", tune_store.KERNELS)
+def test_both_ways_of_cuda_are_candidates_but_of_a_weight_gradient(operation, monkeypatch):
+    monkeypatch.setattr(cuda, "reasons", lambda *tensors: [])
+    monkeypatch.setattr(cuda, "generated_reasons", lambda conv, device: [])
+    conv = Conv.make(PATTERN, 1, 1, 1, 1, "auto")
+    key = tune_key.conv_key(operation, (2, 3, 5, 5), conv, torch.ones(2, 3, 5, 5))
+    ways = [name for name in tune_gpu._conv_calls(key, conv, torch.device("cpu")) if name.startswith("cuda")]
+    assert ways == (["cuda"] if operation == "weight gradient" else ["cuda", "cuda generated"])
 
 
 @pytest.mark.extension
