@@ -92,6 +92,7 @@ def test_the_sanitizer_runs_a_few_tests_or_says_why_not(monkeypatch):
     monkeypatch.setattr(gpu_sanitizer.shutil, "which", lambda name: None)
     assert "not installed" in gpu_sanitizer.sanitized()["skipped"]
     monkeypatch.setattr(gpu_sanitizer.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(gpu_sanitizer, "TESTS", Path(__file__).parents[2])  # an installation has none beside it
     commands = []
 
     def run(command, **options):
