@@ -215,16 +215,15 @@ class PartEmitter {
   std::vector<Touch> touches_;
 };
 
-// The group's share of all lines, one by one between its multiply-adds: memory is asked at an even rate, never for many
-// lines at once.
-std::vector<Touch> touches_of(const Layout& layout, std::int64_t group, std::int64_t groups) {
+// A share of all lines, one by one between multiply-adds: memory is asked at an even rate, never for many lines at once.
+std::vector<Touch> touches_of(const Layout& layout, bool written, std::int64_t begin, std::int64_t end, std::int64_t all) {
   std::vector<Touch> touches;
   const auto share = [&](Register base, std::int64_t lines, std::int64_t pitch, bool written) {
     if (pitch)
-      for (auto line = lines * group / groups; line < lines * (group + 1) / groups; ++line) touches.push_back({{base, line * pitch * float_bytes}, written});
+      for (auto line = lines * begin / all; line < lines * end / all; ++line) touches.push_back({{base, line * pitch * float_bytes}, written});
   };
   share(rbx, layout.lines_in, layout.touch_in, false);
-  share(rbp, layout.lines_out, layout.touch_out, true);
+  share(rbp, layout.lines_out, layout.touch_out, written);
   return touches;
 }
 
@@ -240,26 +239,31 @@ class CorrelationEmitter {
     a_.ret();
   }
 
-  void emit(Weights begin, Weights end) {
+  void emit(Weights begin, Weights end, const std::vector<Touch>& touches) {
     using O = CorrelationOperands;
+    for (auto r : {rbx, rbp}) a_.push(r);
     a_.load(rdx, operand(offsetof(O, before)));
     a_.call(load_);
     a_.load(rax, operand(offsetof(O, x)));
     a_.load(rsi, operand(offsetof(O, g)));
     a_.load(r11, operand(offsetof(O, masks)));
     a_.load(rcx, operand(offsetof(O, vectors)));
+    a_.load(rbx, operand(offsetof(O, next)));
+    a_.load(rbp, operand(offsetof(O, next_g)));
     first_out_ = std::min_element(begin, end, [](const Weight& a, const Weight& b) { return a.out < b.out; })->out;
     a_.lea(r8, {rsi, (first_out_ + near_lines + near_lines / 2) * line_bytes()});
     a_.add(rsi, (first_out_ + near_lines / 2) * line_bytes());
     const auto loop = a_.here();
     Masks masks(a_, r11, begin, end);
     masks.next_vector();
-    correlate(begin, end, masks);
+    correlate(begin, end, masks, touches);
     next_vector(std::any_of(begin, end, [&](const Weight& w) { return w.line < layout_.edge || w.line >= layout_.lines_in - layout_.edge; }));
     a_.decrement(rcx);
     a_.jump_if_not_zero(loop);
     a_.load(rdx, operand(offsetof(O, sums)));
-    a_.jump(store_);
+    a_.call(store_);
+    for (auto r : {rbp, rbx}) a_.pop(r);
+    a_.ret();
   }
 
  private:
@@ -274,20 +278,24 @@ class CorrelationEmitter {
     return line <= near_lines / 2 ? Memory{rsi, line * line_bytes()} : Memory{r8, (line - near_lines) * line_bytes()};
   }
 
-  void correlate(Weights begin, Weights end, Masks& masks) {
+  void correlate(Weights begin, Weights end, Masks& masks, const std::vector<Touch>& touches) {
     Input input(a_, layout_, rax, offsetof(CorrelationOperands, first), offsetof(CorrelationOperands, last));
     std::int64_t line = -1;
+    std::size_t touched = 0;
     int sum = 0;
     for (auto w = begin; w != end;) {
       if (w->line != line) input.next_line(line = w->line);
       const auto tap = w;
       const int x = input.at(tap->shift, masks.at(tap->mask));
-      for (; w != end && w->line == line && w->shift == tap->shift && w->mask == tap->mask; ++w) a_.multiply_add(sum++, x, g(w->out));
+      for (; w != end && w->line == line && w->shift == tap->shift && w->mask == tap->mask; ++w) {
+        a_.multiply_add(sum++, x, g(w->out));
+        for (; touched < touches.size() * static_cast<std::size_t>(sum) / static_cast<std::size_t>(end - begin); ++touched) a_.prefetch(touches[touched].at);
+      }
     }
   }
 
   void next_vector(bool edge) {
-    for (auto r : {rax, rsi, r8}) a_.add(r, vector_bytes);
+    for (auto r : {rax, rsi, r8, rbx, rbp}) a_.add(r, vector_bytes);
     if (layout_.mask_row) a_.add(r11, layout_.mask_row * static_cast<std::int64_t>(sizeof(std::uint16_t)));
     if (!edge) return;
     a_.add(operand(offsetof(CorrelationOperands, first)), vector_bytes);
@@ -334,7 +342,7 @@ GeneratedProduct::GeneratedProduct(std::vector<Weight> weights, const Layout& la
       for (std::size_t i = 0; i < used.size(); ++i)
         if (used[i]) lines.push_back(static_cast<int>(i));
       parts_.push_back({assembler.here(), static_cast<std::int64_t>(source_.size())});
-      PartEmitter(assembler, layout, begins(g), fresh ? touches_of(layout, g, groups) : std::vector<Touch>{}).emit(w, end, fresh, lines);
+      PartEmitter(assembler, layout, begins(g), fresh ? touches_of(layout, true, g, g + 1, groups) : std::vector<Touch>{}).emit(w, end, fresh, lines);
       fresh = false;
       for (; w != end; ++w) source_.push_back(w->source);
     } while (w != none && group(*w) == g);
@@ -346,6 +354,7 @@ GeneratedProduct::GeneratedProduct(std::vector<Weight> weights, const Layout& la
 GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const Layout& layout, std::int64_t block_lines) {
   constexpr std::int64_t group_lines = 16;  // few lines of g, which share the first-level cache
   const auto groups = std::max<std::int64_t>(1, (layout.lines_out + group_lines - 1) / group_lines);
+  const auto begins = [&](std::int64_t g) { return (g * layout.lines_out + groups - 1) / groups; };
   // Many weights for each line: row by row of the kernel, so that a part has few masks to load. Few: all of a line together.
   const bool by_row = static_cast<std::int64_t>(weights.size()) * group_lines * 2 >= most_weights * layout.lines_out * layout.lines_in;
   const auto order = [&](const Weight& w) {
@@ -355,14 +364,21 @@ GeneratedCorrelation::GeneratedCorrelation(std::vector<Weight> weights, const La
   Assembler a;
   CorrelationEmitter emitter(a, layout);
   Weights w = weights.begin(), none = weights.end();
+  const auto all = static_cast<std::int64_t>(weights.size());
+  const auto place = [&](Weights at) { return static_cast<std::int64_t>(at - weights.begin()); };
   for (std::int64_t block = 0; block * block_lines < layout.lines_in; ++block) {
     block_begin_.push_back(static_cast<std::int64_t>(parts_.size()));
     while (w != none && w->line / block_lines == block) {
-      parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
-      auto end = w;
-      for (; end != none && end - w < most_weights && end->line / block_lines == block; ++end) source_.push_back(end->source);
-      emitter.emit(w, end);
-      w = end;
+      const auto group = w->out * groups / layout.lines_out, first = static_cast<std::int64_t>(parts_.size());
+      const auto mine = [&](const Weight& v) { return v.line / block_lines == block && v.out * groups / layout.lines_out == group; };
+      while (w != none && mine(*w)) {
+        parts_.push_back({a.here(), static_cast<std::int64_t>(source_.size())});
+        auto end = w;
+        for (; end != none && end - w < most_weights && mine(*end); ++end) source_.push_back(end->source);
+        emitter.emit(w, end, touches_of(layout, false, place(w), place(end), all));
+        w = end;
+      }
+      groups_.push_back({begins(group), begins(group + 1), first, static_cast<std::int64_t>(parts_.size())});
     }
   }
   block_begin_.push_back(static_cast<std::int64_t>(parts_.size()));

@@ -68,7 +68,13 @@ struct CorrelationOperands {
   const float* before;  // what the sums are added to
   float* sums;
   const std::uint16_t* masks;
+  const float *next, *next_g;  // about where the next tile is: prefetched, whatever is there
   std::int64_t vectors;
+};
+
+// Neighbouring lines of g and the parts with all of their weights.
+struct LineGroup {
+  std::int64_t lines_begin, lines_end, parts_begin, parts_end;
 };
 
 // sums[j][0 .. 16) += <g line, shifted x line> lane by lane, for at most `most_weights` weights of each part.
@@ -84,6 +90,7 @@ class GeneratedCorrelation {
   std::int64_t block_begin(std::int64_t block) const { return block_begin_[static_cast<std::size_t>(block)]; }  // in parts
   std::int64_t begin(std::int64_t part) const { return parts_[static_cast<std::size_t>(part)].values; }         // in weights
   std::int64_t parts() const { return static_cast<std::int64_t>(parts_.size()) - 1; }
+  const std::vector<LineGroup>& groups() const { return groups_; }  // of each block of lines, one block after another
 
   void run(std::int64_t part, CorrelationOperands operands) const {
     prefetch(part + 1);
@@ -100,6 +107,7 @@ class GeneratedCorrelation {
 
   std::vector<Part> parts_;  // and where the last one ends
   std::vector<std::int64_t> block_begin_;
+  std::vector<LineGroup> groups_;
   std::vector<std::int32_t> source_;
   std::unique_ptr<Code> code_;
 };

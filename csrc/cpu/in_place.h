@@ -116,11 +116,15 @@ struct InPlaceProduct {
   }
 };
 
-// Tiles of the weight gradient: x where it lies, the lines of g side by side.
+// Tiles of the weight gradient: x where it lies, the lines of g side by side, one group after another.
 struct InPlaceTiles {
   const ConvPlan& plan;
   const GeneratedCorrelation& code;
   View g, x;
+
+  struct Position {
+    std::int64_t image, begin, vectors;
+  };
 
   const std::vector<std::int32_t>& source() const { return code.source(); }
   std::int64_t count(const Work& work, std::int64_t) const { return work.images * tiles(); }
@@ -128,51 +132,41 @@ struct InPlaceTiles {
   // sums += tile c of task t.
   void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t, const LaneSums<float>& sums) const {
     const auto& place = plan.in_place;
-    const auto n = c / tiles(), i = c % tiles(), begin = place.vectors * i / tiles(), vectors = place.vectors * (i + 1) / tiles() - begin;
-    auto& scratch = Scratch<float>::mine();
-    float* held = scratch.packed.get(plan.y.channels * pitch());
+    const auto [n, begin, vectors] = position(c);
+    const auto next = position(std::min(c + 1, count(work, 0) - 1));
     const auto skip = begin * lanes16, elements = std::min(vectors * lanes16, place.plane - skip);
-    for (std::int64_t o = 0; o < plan.y.channels; ++o) {
-      const float* from = reinterpret_cast<const float*>(g.data) + t * g.task + n * g.image + o * g.channel + skip;
-      float* to = held + o * pitch();
-      for (std::int64_t k = 0; k < elements; k += lanes16) {
-        Simd<float>::store(to + k, Simd<float>::load_masked(from + k, Simd<float>::first(elements - k)));
-      }
-    }
-    const float *image = reinterpret_cast<const float*>(x.data) + t * x.task + n * x.image, *from = image + skip;
-    CorrelationOperands operands{from, from, from, held, nullptr, nullptr, place.masks.data() + begin * place.mask_row, vectors};
+    auto& scratch = Scratch<float>::mine();
+    const float *image = at(x, t, {n, 0, 0}), *from = image + skip;
+    CorrelationOperands operands{from, from, from, nullptr, nullptr, nullptr, place.masks.data() + begin * place.mask_row, at(x, t, next), at(g, t, next), vectors};
     if (n == 0 || n == work.images - 1) {
       Edges edges(place, plan.x.channels, scratch.other);
       edges.copy(image, image);
       operands.first = edges.first(from, skip, n, work.images);
       operands.last = edges.last(from, skip, n, work.images);
     }
-    const Upcoming upcoming{*this, t, c + 1 < count(work, 0) ? c + 1 : c};
-    sums.add(code, 0, code.parts(), operands, [&](std::int64_t part) { upcoming.touch(part, code.parts()); });
+    for (const auto& group : code.groups()) {
+      float* held = scratch.packed.get((group.lines_end - group.lines_begin) * pitch());
+      for (auto line = group.lines_begin; line < group.lines_end; ++line)
+        pack(at(g, t, {n, begin, 0}) + line * g.channel, elements, held + (line - group.lines_begin) * pitch());
+      operands.g = held - group.lines_begin * pitch();
+      sums.add(code, group.parts_begin, group.parts_end, operands);
+    }
   }
 
-  // The next tile, brought into the second-level cache part by part of this one.
-  struct Upcoming {
-    const InPlaceTiles& tiles;
-    std::int64_t task, c;
+  static void pack(const float* from, std::int64_t n, float* to) {
+    for (; n >= lanes16; n -= lanes16, from += lanes16, to += lanes16) Simd<float>::store(to, Simd<float>::loadu(from));
+    if (n) Simd<float>::store(to, Simd<float>::load_masked(from, Simd<float>::first(n)));
+  }
 
-    void touch(std::int64_t part, std::int64_t parts) const {
-      const auto &x = tiles.plan.x, &y = tiles.plan.y;
-      const auto lines = x.channels + y.channels;
-      for (auto line = lines * part / parts; line < lines * (part + 1) / parts; ++line)
-        line < x.channels ? touch(tiles.x, line) : touch(tiles.g, line - x.channels);
-    }
-    void touch(const View& v, std::int64_t channel) const {
-      const auto& place = tiles.plan.in_place;
-      const auto n = c / tiles.tiles(), i = c % tiles.tiles(), begin = place.vectors * i / tiles.tiles(), vectors = place.vectors * (i + 1) / tiles.tiles() - begin;
-      const float* at = reinterpret_cast<const float*>(v.data) + task * v.task + n * v.image + channel * v.channel + begin * lanes16;
-      for (std::int64_t k = 0; k < vectors; ++k) __builtin_prefetch(at + k * lanes16, 0, 2);
-    }
-  };
-
-  static std::int64_t pitch(std::int64_t vectors) { return (vectors + 1) * lanes16; }
-  static std::int64_t pitch() { return pitch(GeneratedCorrelation::most_vectors); }
+  static std::int64_t pitch() { return (GeneratedCorrelation::most_vectors + 1) * lanes16; }
   std::int64_t tiles() const { return (plan.in_place.vectors + GeneratedCorrelation::most_vectors - 1) / GeneratedCorrelation::most_vectors; }
+  Position position(std::int64_t c) const {
+    const auto i = c % tiles(), begin = plan.in_place.vectors * i / tiles();
+    return {c / tiles(), begin, plan.in_place.vectors * (i + 1) / tiles() - begin};
+  }
+  static const float* at(const View& v, std::int64_t task, const Position& p) {
+    return reinterpret_cast<const float*>(v.data) + task * v.task + p.image * v.image + p.begin * lanes16;
+  }
 };
 
 }  // namespace sparsemeta::SPARSEMETA_ISA

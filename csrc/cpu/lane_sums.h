@@ -24,11 +24,9 @@ class LaneSums {
 
   T* data() const { return sums_; }  // [nnz][lanes]
 
-  // Parts [begin, end) of the code, on one tile; `before(part)` is called ahead of each.
-  template <class Before>
-  void add(const GeneratedCorrelation& code, std::int64_t begin, std::int64_t end, const CorrelationOperands& tile, Before before) const {
+  // Parts [begin, end) of the code, on one tile.
+  void add(const GeneratedCorrelation& code, std::int64_t begin, std::int64_t end, const CorrelationOperands& tile) const {
     for (auto part = begin; part < end; ++part) {
-      before(part);
       auto operands = tile;
       operands.before = operands.sums = sums_ + code.begin(part) * S::lanes;
       if (all_lanes_) code.run(part, operands);

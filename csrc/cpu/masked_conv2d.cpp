@@ -216,7 +216,7 @@ struct GeneratedSums {
   std::int64_t tile() const { return GeneratedCorrelation::most_vectors; }
   const std::vector<std::int32_t>& source() const { return correlation.source(); }
   void run(std::int64_t block, const float* x, const float* g, const LaneSums<float>& sums, int vectors) const {
-    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, nullptr, vectors}, [](std::int64_t) {});
+    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, nullptr, x, g, vectors});
   }
 };
 
@@ -320,7 +320,7 @@ bool generated_weight_grad(const ConvPlan& plan, View g, View x, Rows values, co
     const auto& place = plan.in_place;
     if (place.possible && place.vectors >= least_vectors && is_in_place(x, plan.x, work) && has_planes(g, plan.y)) {
       const auto& code = place.weight_grad.get([&] {
-        const Layout layout{plan.x.channels, plan.y.channels, place.plane, InPlaceTiles::pitch(GeneratedCorrelation::most_vectors), place.mask_row, place.edge(plan.x.channels), 0, 0};
+        const Layout layout{plan.x.channels, plan.y.channels, place.plane, InPlaceTiles::pitch(), place.mask_row, place.edge(plan.x.channels), place.plane, place.plane};
         return std::make_shared<const GeneratedCorrelation>(place.weights, layout, plan.x.channels);
       });
       if (code.ready()) Correlation<T, InPlaceTiles>{{plan, code, g, x}, plan.nnz, LaneSums<T>::fit(plan.nnz)}.run(values, work, threads);
