@@ -11,7 +11,7 @@ import inspect
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from .. import backends
 from ..pattern import Pattern
@@ -65,7 +65,7 @@ def run(x: Tensor, values: Tensor, bias: Tensor | None, conv: Conv) -> Tensor:
         return backends.dense.masked_conv2d(x, values, bias, conv)
     if torch.compiler.is_compiling():
         return torch.ops.sparsemeta.masked_conv2d(x, values, bias, *conv.flat())
-    return MaskedConv2d.apply(x, values, bias, conv)
+    return MaskedConv2d.call(x, values, bias, conv)
 
 
 def run_kernel(name: str, *inputs):
@@ -84,7 +84,26 @@ def _is_plain(t: Tensor) -> bool:
     return torch._C._has_storage(t) and not t.is_neg() and not t._is_zerotensor()
 
 
-class MaskedConv2d(Function):
+class Partner(Function):
+    """One of the three."""
+
+    @classmethod
+    def call(cls, *inputs):
+        """`apply`, which takes as long as a small kernel; where nobody differentiates the result, the kernel alone."""
+        return cls.apply(*inputs) if _is_differentiated(*inputs) else cls.forward(*inputs)
+
+
+def _is_differentiated(*inputs) -> bool:
+    tensors = [t for t in inputs if isinstance(t, Tensor)]
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        or not all(_is_plain(t) for t in tensors)
+    )
+
+
+class MaskedConv2d(Partner):
     """Forward: `x, values, bias -> y`."""
 
     @staticmethod
@@ -98,7 +117,7 @@ class MaskedConv2d(Function):
         ctx.save_for_forward(x, values)
         ctx.bias_dim = 0 if bias is None else bias.dim()
         ctx.output_shape = output.shape
-        ctx.partners = InputGrad.apply, WeightGrad.apply
+        ctx.partners = InputGrad.call, WeightGrad.call
 
     @staticmethod
     def backward(ctx, g):
@@ -135,7 +154,7 @@ class MaskedConv2d(Function):
         return y.unflatten(0, (batch, -1)) if tasked else y, 0
 
 
-class InputGrad(Function):
+class InputGrad(Partner):
     """Input gradient: `g, values -> x`, the transposed convolution."""
 
     @staticmethod
@@ -147,7 +166,7 @@ class InputGrad(Function):
         g, values, ctx.height, ctx.width, ctx.conv = inputs
         ctx.save_for_backward(g, values)
         ctx.save_for_forward(g, values)
-        ctx.partners = MaskedConv2d.apply, WeightGrad.apply
+        ctx.partners = MaskedConv2d.call, WeightGrad.call
 
     @staticmethod
     def backward(ctx, dx):
@@ -181,7 +200,7 @@ class InputGrad(Function):
         return x.unflatten(0, (batch, -1)) if tasked else x, 0
 
 
-class WeightGrad(Function):
+class WeightGrad(Partner):
     """Weight gradient at the kept positions: `g, x -> values`."""
 
     @staticmethod
@@ -193,7 +212,7 @@ class WeightGrad(Function):
         g, x, ctx.conv = inputs
         ctx.save_for_backward(g, x)
         ctx.save_for_forward(g, x)
-        ctx.partners = MaskedConv2d.apply, InputGrad.apply
+        ctx.partners = MaskedConv2d.call, InputGrad.call
 
     @staticmethod
     def backward(ctx, dvalues):

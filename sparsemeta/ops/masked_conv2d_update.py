@@ -71,7 +71,7 @@ class Update(Function):
 
 def _gradient(values: Tensor, g: Tensor, x: Tensor, conv: Conv) -> Tensor:
     if conv.backend != "dense":
-        return WeightGrad.apply(g, x, conv)
+        return WeightGrad.call(g, x, conv)
     with torch.enable_grad():
         at = values.detach().requires_grad_()
         [gradient] = torch.autograd.grad(backends.dense.masked_conv2d(x, at, None, conv), at, g)
