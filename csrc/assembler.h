@@ -46,6 +46,8 @@ class Assembler {
   void add(Memory m, std::int64_t n) { bytes({0x48 | m.base >> 3, 0x81, 0x80 | (m.base & 7)}), word(m.bytes), word(n); }
   void push(Register r) { bytes({0x50 | r}); }  // below r8
   void pop(Register r) { bytes({0x58 | r}); }
+  void add(Memory m, Register r) { bytes({0x48 | (r >> 3) << 2 | m.base >> 3, 0x01, 0x80 | (r & 7) << 3 | (m.base & 7)}), word(m.bytes); }
+  void add(Register to, Register r) { bytes({0x48 | (r >> 3) << 2 | to >> 3, 0x01, 0xc0 | (r & 7) << 3 | (to & 7)}); }
   void add(Register to, std::int64_t n) { bytes({0x48 | to >> 3, 0x81, 0xc0 | (to & 7)}), word(n); }
   void decrement(Register r) { bytes({0x48 | r >> 3, 0xff, 0xc8 | (r & 7)}); }
   void jump_if_not_zero(std::size_t target) {

@@ -246,20 +246,26 @@ class CorrelationEmitter {
     a_.call(load_);
     a_.load(rax, operand(offsetof(O, x)));
     a_.load(rsi, operand(offsetof(O, g)));
-    a_.load(r11, operand(offsetof(O, masks)));
-    a_.load(rcx, operand(offsetof(O, vectors)));
     a_.load(rbx, operand(offsetof(O, next)));
     a_.load(rbp, operand(offsetof(O, next_g)));
+    a_.load(r9, operand(offsetof(O, images)));
     first_out_ = std::min_element(begin, end, [](const Weight& a, const Weight& b) { return a.out < b.out; })->out;
     a_.lea(r8, {rsi, (first_out_ + near_lines + near_lines / 2) * line_bytes()});
     a_.add(rsi, (first_out_ + near_lines / 2) * line_bytes());
-    const auto loop = a_.here();
+    const bool edge = std::any_of(begin, end, [&](const Weight& w) { return w.line < layout_.edge || w.line >= layout_.lines_in - layout_.edge; });
+    const auto images = a_.here();
+    a_.load(r11, operand(offsetof(O, masks)));
+    a_.load(rcx, operand(offsetof(O, vectors)));
+    const auto vectors = a_.here();
     Masks masks(a_, r11, begin, end);
     masks.next_vector();
     correlate(begin, end, masks, touches);
-    next_vector(std::any_of(begin, end, [&](const Weight& w) { return w.line < layout_.edge || w.line >= layout_.lines_in - layout_.edge; }));
+    next_vector(edge);
     a_.decrement(rcx);
-    a_.jump_if_not_zero(loop);
+    a_.jump_if_not_zero(vectors);
+    next_image(edge);
+    a_.decrement(r9);
+    a_.jump_if_not_zero(images);
     a_.load(rdx, operand(offsetof(O, sums)));
     a_.call(store_);
     for (auto r : {rbp, rbx}) a_.pop(r);
@@ -300,6 +306,16 @@ class CorrelationEmitter {
     if (!edge) return;
     a_.add(operand(offsetof(CorrelationOperands, first)), vector_bytes);
     a_.add(operand(offsetof(CorrelationOperands, last)), vector_bytes);
+  }
+
+  void next_image(bool edge) {
+    a_.load(r10, operand(offsetof(CorrelationOperands, step_g)));
+    a_.add(rbp, r10);
+    a_.load(r10, operand(offsetof(CorrelationOperands, step)));
+    for (auto r : {rax, rbx}) a_.add(r, r10);
+    if (!edge) return;
+    a_.add(operand(offsetof(CorrelationOperands, first)), r10);
+    a_.add(operand(offsetof(CorrelationOperands, last)), r10);
   }
 
   Assembler& a_;

@@ -69,7 +69,8 @@ struct CorrelationOperands {
   float* sums;
   const std::uint16_t* masks;
   const float *next, *next_g;  // about where the next tile is: prefetched, whatever is there
-  std::int64_t vectors;
+  std::int64_t vectors, images;
+  std::int64_t step, step_g;  // bytes from behind an image's vectors to the next image's; the lines of g follow at once
 };
 
 // Neighbouring lines of g and the parts with all of their weights.

@@ -116,56 +116,73 @@ struct InPlaceProduct {
   }
 };
 
-// Tiles of the weight gradient: x where it lies, the lines of g side by side, one group after another.
+// Tiles of the weight gradient: x where it lies, the lines of g side by side, one group after another. A tile is a part of
+// one image or some whole ones; the first and the last image are read from other places, and so alone.
 struct InPlaceTiles {
   const ConvPlan& plan;
   const GeneratedCorrelation& code;
   View g, x;
+  static constexpr auto most = GeneratedCorrelation::most_vectors;
 
-  struct Position {
-    std::int64_t image, begin, vectors;
+  struct Tile {
+    std::int64_t image, images, begin, vectors;
   };
 
   const std::vector<std::int32_t>& source() const { return code.source(); }
-  std::int64_t count(const Work& work, std::int64_t) const { return work.images * tiles(); }
+
+  std::int64_t count(const Work& work, std::int64_t) const { return at_once() > 1 ? std::min<std::int64_t>(work.images, 2) + groups(work) : work.images * tiles(); }
 
   // sums += tile c of task t.
   void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t, const LaneSums<float>& sums) const {
     const auto& place = plan.in_place;
-    const auto [n, begin, vectors] = position(c);
-    const auto next = position(std::min(c + 1, count(work, 0) - 1));
-    const auto skip = begin * lanes16, elements = std::min(vectors * lanes16, place.plane - skip);
+    const auto tile = this->tile(c, work), next = this->tile(std::min(c + 1, count(work, 0) - 1), work);
     auto& scratch = Scratch<float>::mine();
-    const float *image = at(x, t, {n, 0, 0}), *from = image + skip;
-    CorrelationOperands operands{from, from, from, nullptr, nullptr, nullptr, place.masks.data() + begin * place.mask_row, at(x, t, next), at(g, t, next), vectors};
-    if (n == 0 || n == work.images - 1) {
+    const float* from = at(x, t, tile);
+    const auto step = [&](const View& v) { return (v.image - tile.vectors * lanes16) * static_cast<std::int64_t>(sizeof(float)); };
+    CorrelationOperands operands{from, from, from, nullptr, nullptr, nullptr, place.masks.data() + tile.begin * place.mask_row,
+                                 at(x, t, next), at(g, t, next), tile.vectors, tile.images, step(x), step(g)};
+    if (tile.image == 0 || tile.image == work.images - 1) {
+      const auto skip = tile.begin * lanes16;
       Edges edges(place, plan.x.channels, scratch.other);
-      edges.copy(image, image);
-      operands.first = edges.first(from, skip, n, work.images);
-      operands.last = edges.last(from, skip, n, work.images);
+      edges.copy(from - skip, from - skip);
+      operands.first = edges.first(from, skip, tile.image, work.images);
+      operands.last = edges.last(from, skip, tile.image, work.images);
     }
     for (const auto& group : code.groups()) {
       float* held = scratch.packed.get((group.lines_end - group.lines_begin) * pitch());
-      for (auto line = group.lines_begin; line < group.lines_end; ++line)
-        pack(at(g, t, {n, begin, 0}) + line * g.channel, elements, held + (line - group.lines_begin) * pitch());
+      for (auto line = group.lines_begin; line < group.lines_end; ++line) pack(at(g, t, tile) + line * g.channel, tile, held + (line - group.lines_begin) * pitch());
       operands.g = held - group.lines_begin * pitch();
       sums.add(code, group.parts_begin, group.parts_end, operands);
     }
   }
 
-  static void pack(const float* from, std::int64_t n, float* to) {
-    for (; n >= lanes16; n -= lanes16, from += lanes16, to += lanes16) Simd<float>::store(to, Simd<float>::loadu(from));
-    if (n) Simd<float>::store(to, Simd<float>::load_masked(from, Simd<float>::first(n)));
+  void pack(const float* from, const Tile& tile, float* to) const {
+    using S = Simd<float>;
+    const auto n = std::min(tile.vectors * lanes16, plan.in_place.plane - tile.begin * lanes16), whole = n / lanes16 * lanes16;
+    for (std::int64_t i = 0; i < tile.images; ++i, from += g.image, to += tile.vectors * lanes16) {
+      for (std::int64_t k = 0; k < whole; k += lanes16) S::store(to + k, S::loadu(from + k));
+      if (whole < n) S::store(to + whole, S::load_masked(from + whole, S::first(n - whole)));
+    }
   }
 
-  static std::int64_t pitch() { return (GeneratedCorrelation::most_vectors + 1) * lanes16; }
-  std::int64_t tiles() const { return (plan.in_place.vectors + GeneratedCorrelation::most_vectors - 1) / GeneratedCorrelation::most_vectors; }
-  Position position(std::int64_t c) const {
-    const auto i = c % tiles(), begin = plan.in_place.vectors * i / tiles();
-    return {c / tiles(), begin, plan.in_place.vectors * (i + 1) / tiles() - begin};
+  static std::int64_t pitch() { return (most + 1) * lanes16; }
+  std::int64_t tiles() const { return (plan.in_place.vectors + most - 1) / most; }      // of an image
+  std::int64_t at_once() const { return most / std::max<std::int64_t>(1, plan.in_place.vectors); }  // images of a tile
+  std::int64_t groups(const Work& work) const { return (std::max<std::int64_t>(work.images - 2, 0) + at_once() - 1) / at_once(); }
+
+  Tile tile(std::int64_t c, const Work& work) const {
+    const auto all = plan.in_place.vectors;
+    if (at_once() > 1) {
+      const auto between = work.images - 2, n = groups(work);
+      if (c == 0 || c > n) return {c == 0 ? 0 : work.images - 1, 1, 0, all};
+      const auto begin = between * (c - 1) / n, end = between * c / n;
+      return {1 + begin, end - begin, 0, all};
+    }
+    const auto i = c % tiles(), begin = all * i / tiles();
+    return {c / tiles(), 1, begin, all * (i + 1) / tiles() - begin};
   }
-  static const float* at(const View& v, std::int64_t task, const Position& p) {
-    return reinterpret_cast<const float*>(v.data) + task * v.task + p.image * v.image + p.begin * lanes16;
+  static const float* at(const View& v, std::int64_t task, const Tile& tile) {
+    return reinterpret_cast<const float*>(v.data) + task * v.task + tile.image * v.image + tile.begin * lanes16;
   }
 };
 

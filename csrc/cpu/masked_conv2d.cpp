@@ -216,7 +216,7 @@ struct GeneratedSums {
   std::int64_t tile() const { return GeneratedCorrelation::most_vectors; }
   const std::vector<std::int32_t>& source() const { return correlation.source(); }
   void run(std::int64_t block, const float* x, const float* g, const LaneSums<float>& sums, int vectors) const {
-    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, nullptr, x, g, vectors});
+    sums.add(correlation, correlation.block_begin(block), correlation.block_begin(block + 1), {x, x, x, g, nullptr, nullptr, nullptr, x, g, vectors, 1, 0, 0});
   }
 };
 
@@ -283,8 +283,6 @@ struct Correlation {
   }
 };
 
-constexpr std::int64_t least_vectors = 24;  // of a plane, below which too few multiply-adds share a load of a running sum
-
 // Code for images that lie as it wants them, for packed lines otherwise; false where none can be generated.
 template <class T>
 bool generated_product(const ConvPlan& plan, bool transposed, View in, View out, Rows values, Rows bias, const Work& work) {
@@ -318,7 +316,7 @@ bool generated_weight_grad(const ConvPlan& plan, View g, View x, Rows values, co
     if (!plan.generate) return false;
     const int threads = threads_for(plan, work);
     const auto& place = plan.in_place;
-    if (place.possible && place.vectors >= least_vectors && is_in_place(x, plan.x, work) && has_planes(g, plan.y)) {
+    if (place.possible && is_in_place(x, plan.x, work) && has_planes(g, plan.y)) {
       const auto& code = place.weight_grad.get([&] {
         const Layout layout{plan.x.channels, plan.y.channels, place.plane, InPlaceTiles::pitch(), place.mask_row, place.edge(plan.x.channels), place.plane, place.plane};
         return std::make_shared<const GeneratedCorrelation>(place.weights, layout, plan.x.channels);
