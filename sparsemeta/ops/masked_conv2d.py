@@ -7,8 +7,6 @@ another kernel.
 
 from __future__ import annotations
 
-import inspect
-
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
@@ -89,18 +87,13 @@ class Partner(Function):
 
     @classmethod
     def call(cls, *inputs):
-        """`apply`, which takes as long as a small kernel; where nobody differentiates the result, the kernel alone."""
-        return cls.apply(*inputs) if _is_differentiated(*inputs) else cls.forward(*inputs)
-
-
-def _is_differentiated(*inputs) -> bool:
-    tensors = [t for t in inputs if isinstance(t, Tensor)]
-    return (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
-        or not all(_is_plain(t) for t in tensors)
-    )
+        """`apply`, which takes longer than a small kernel, without what these operands do not need of it."""
+        tensors = [t for t in inputs if isinstance(t, Tensor)]
+        if torch._C._are_functorch_transforms_active() or not all(_is_plain(t) for t in tensors):
+            return cls.apply(*inputs)
+        if forward_ad._current_level < 0 and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+            return cls.forward(*inputs)  # nobody differentiates the result
+        return super(Function, cls).apply(*inputs)  # the rest of `apply` binds a signature and unwraps
 
 
 class MaskedConv2d(Partner):
@@ -239,11 +232,6 @@ class WeightGrad(Partner):
         tasked = g.dim() - (in_dims[0] is not None) == 5
         values = WeightGrad.apply(_fold(g, in_dims[0], batch, 5), _fold(x, in_dims[1], batch, 5), conv)
         return values.unflatten(0, (batch, -1)) if tasked else values, 0
-
-
-for _partner in (MaskedConv2d, InputGrad, WeightGrad):
-    # Function.apply asks for the signature at every call, and working it out costs more than a small kernel.
-    _partner.forward.__signature__ = inspect.signature(_partner.forward)
 
 
 def wanted(ctx, index: int) -> bool:
