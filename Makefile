@@ -38,11 +38,17 @@ bench: $(STAMP)
 	$(BIN)/sparsemeta bench conv
 
 # For a machine with an NVIDIA GPU, offline too: its own Python has PyTorch, Triton and the build requirements.
-# GPU_PARTS names parts of sparsemeta.bench.gpu to measure anew; without it, those that have no result yet.
+# GPU_PARTS names parts of sparsemeta.bench.gpu to measure anew; without it, those that have no result in GPU_RESULTS
+# yet. A test that fails does not keep the rest from being measured: every result is checked before it is timed.
+GPU_PARTS ?=
+GPU_RESULTS ?= bench/results
+GPU_SECONDS ?= 540
 gpu:
-	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e .
-	$(PYTHON) -m pytest -o addopts=-ra -m gpu tests/kernels tests/cuda
-	$(PYTHON) -m sparsemeta.bench.gpu $(GPU_PARTS)
+	begin=$$(date +%s); left() { echo $$(($(GPU_SECONDS) - $$(date +%s) + begin)); }; \
+	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e . || exit 1; \
+	workers=$$($(PYTHON) -c "import xdist" 2>/dev/null && echo "-n 8"); \
+	timeout 200 $(PYTHON) -m pytest -o addopts=-ra $$workers -m gpu tests/kernels tests/cuda; failed=$$?; \
+	$(PYTHON) -m sparsemeta.bench.gpu --results $(GPU_RESULTS) --seconds $$(left) $(GPU_PARTS) && exit $$failed
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) sparsemeta/_C*.so sparsemeta/_build_info.json

@@ -1,6 +1,6 @@
-"""What every Triton kernel needs of a GPU, compiled ahead of time: registers, shared memory, spills.
+"""What every Triton kernel needs of a GPU, compiled ahead of time: registers, shared memory, spills; and how it loads.
 
-    python -m sparsemeta.bench.gpu_resources            # writes bench/results/triton-resources.json; needs no GPU
+    python -m sparsemeta.bench.gpu_resources      # writes the table of this Triton into bench/results; needs no GPU
 
 Compiled are the programs that channels_last operands launch, whose loads are the widest, and those of contiguous ones.
 """
@@ -11,6 +11,7 @@ import re
 import subprocess
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from triton.compiler import ASTSource
 
 from .report import save_json
 
-TABLE = Path(__file__).parent / "results" / "triton-resources.json"
+RESULTS = Path(__file__).parent / "results"
+TABLE = RESULTS / f"triton-{triton.__version__}-resources.json"
 ARCHITECTURES = (80, 90)
 ARITHMETIC = {  # name -> element type and PRECISION, which says something of float32 only
     "float32": ("fp32", "ieee"), "tf32": ("fp32", "tf32"), "bfloat16": ("bf16", "tf32"), "float16": ("fp16", "tf32"),
@@ -34,7 +36,7 @@ MULTIPLES = ("values_task", "bias_task", "partial_task", "partial_split")  # siz
 WHOLE = {"p_starts": "i32", "p_table": "i32", "p_code": "u8"}  # whatever the operands are
 SUMS = ("p_partial", "p_mean", "p_rstd", "p_coefficients")
 REALS = ("eps", "slope")
-TUPLES = ("params", "grads", "outs", "rates", "numbers")
+TUPLES = ("p_params", "p_grads", "p_outs", "p_rates", "numbers")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Program:
                 count = len(self.constants["SIZES"])
                 types[name] = ("fp32" if name == "numbers" else f"*{self.element}",) * count
                 multiples |= {(at, k): [["tt.divisibility", 16]] for k in range(count) if name != "numbers"}
+                continue
             if not parameter.is_constexpr and name.endswith(self._unit()):
                 constants[name] = 1
             if parameter.is_constexpr or name in constants:
@@ -102,16 +105,17 @@ def programs() -> Iterator[Program]:
 
 def _of_block(block: int, precision: str, layout: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Each pass with its first tile; with the others the forward pass, where the channels are last."""
-    steps = {f"{side}_STEP_{axis}": 1 for side in ("SOURCE", "TARGET") for axis in "HW"}
+    last = layout == "channels_last"
+    steps = {f"{side}_STEP_{axis}": 1 for side in ("SOURCE", "TARGET") for axis in "HW"} | {"LAST": last}
     forward = {**steps, "WEIGHT_K": 1, "WEIGHT_N": block, "HAS_BIAS": True}
     input_grad = {**steps, "WEIGHT_K": block, "WEIGHT_N": 1, "HAS_BIAS": False}
-    weight_grad = {"STEP_H": 1, "STEP_W": 1, "WEIGHT_O": block, "WEIGHT_I": 1}
+    weight_grad = {"STEP_H": 1, "STEP_W": 1, "WEIGHT_O": block, "WEIGHT_I": 1, "G_LAST": last, "X_LAST": last}
     gather, tiles = masked_conv2d.gather_conv2d, masked_conv2d.gather_tiles(block, precision)
     yield "forward", gather, {**tiles[0], **forward}
     yield "input gradient", gather, {**tiles[0], **input_grad}
     [tile] = masked_conv2d.weight_grad_tiles(block, precision)
     yield "weight gradient", masked_conv2d.weight_grad_conv2d, {**tile, **weight_grad}
-    for number, tile in enumerate(tiles[1:] if layout == "channels_last" else [], 1):
+    for number, tile in enumerate(tiles[1:] if last else [], 1):
         yield f"forward, tile {number}", gather, {**tile, **forward}
 
 
@@ -152,30 +156,65 @@ def _inner_update() -> Iterator[Program]:
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one compiled program: registers of a thread, bytes of shared memory, bytes spilled, and its multiply-adds."""
+    """Of one compiled program.
+
+    Attributes:
+        registers: of a thread.
+        shared: bytes of shared memory.
+        spilled: bytes of a thread that do not fit into its registers.
+        products: the unit that multiplies.
+        lanes: of a warp that loads images lie along `"channels"` or `"pixels"`; empty where it loads none.
+        loads: number of a thread's loads, by their bytes.
+    """
 
     registers: int
     shared: int
     spilled: int
     products: str
+    lanes: str
+    loads: dict[str, int]
 
 
 def _read(compiled: Any) -> dict[str, Any]:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    [(registers, stack, local)] = re.findall(r"REG:(\d+) STACK:(\d+).*LOCAL:(\d+)", usage)
+    registers, spilled = usage(compiled.asm["cubin"])
     ptx = compiled.asm["ptx"]
     products = next((unit for unit in ("wgmma", "mma.sync") if unit in ptx), "fma" if "fma." in ptx else "none")
-    return asdict(Resources(int(registers), compiled.metadata.shared, int(stack) + int(local), products))
+    sizes = registers, compiled.metadata.shared, spilled
+    return asdict(Resources(*sizes, products, _lanes(compiled.asm["ttgir"]), _loads(ptx)))
+
+
+def usage(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and bytes of it that are spilled, of the one kernel in compiled code."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    [(registers, stack, local)] = re.findall(r"REG:(\d+) STACK:(\d+).*LOCAL:(\d+)", told)
+    return int(registers), int(stack) + int(local)
+
+
+def _lanes(ttgir: str) -> str:
+    """By the layout of the pointers to the first image that is read, `b_x` or `b_g`."""
+    image = re.search(r"%b_[gx]\w* = .*(?:load|async_copy_global_to_local) .*x!tt\.ptr<\w+>, (#blocked\d*)>", ttgir)
+    if not image:
+        return ""
+    order = re.search(rf"^{image[1]} = .*order = \[(\d)", ttgir, re.MULTILINE)
+    return ("channels", "pixels")[int(order[1])]
+
+
+def _loads(ptx: str) -> dict[str, int]:
+    """Loads into registers (`.v4.b32`), and copies into shared memory, which tell their bytes (`0x10`)."""
+    registers = re.findall(r"ld\.global[.:\w]*?(?:\.v(\d))?\.b(\d+)\s", ptx)
+    copies = re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^]]*\], \[[^]]*\], (\w+)", ptx)
+    found = Counter([int(count or 1) * int(bits) // 8 for count, bits in registers] + [int(size, 0) for size in copies])
+    return {str(size): found[size] for size in sorted(found)}
 
 
 def main() -> None:
     """Compile everything and write the table."""
     found = {f"sm_{a}": {program.name: program.compile(a) for program in programs()} for a in ARCHITECTURES}
-    save_json(TABLE, {"triton": triton.__version__, "resources": found})
+    save_json(TABLE, found)
     for architecture, rows in found.items():
         worst = max(rows.values(), key=lambda row: row["registers"])
         spilled = sum(row["spilled"] > 0 for row in rows.values())

@@ -11,21 +11,21 @@ LIMIT = 64  # parameters of a launch: their addresses are its arguments, of whic
 
 @triton.jit
 def inner_update(
-    params, grads, outs, rates, numbers,
+    p_params, p_grads, p_outs, p_rates, numbers,
     SIZES: tl.constexpr, REPEATS: tl.constexpr, COUNTS: tl.constexpr, FROM_ZEROS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Tuples of pointers, and of numbers; element i has the rate `rates[k][i // REPEATS[k] % COUNTS[k]]`.
+    """Tuples of pointers, and of numbers; element i has the rate `p_rates[k][i // REPEATS[k] % COUNTS[k]]`.
 
     COUNTS[k] is 0 where the rate is `numbers[k]`. With FROM_ZEROS the params are not read.
     """
     i_block, first = tl.program_id(0), 0
-    p_p, p_g, p_out, p_rate, lr = params[0], grads[0], outs[0], rates[0], numbers[0]
+    p_p, p_g, p_out, p_rate, lr = p_params[0], p_grads[0], p_outs[0], p_rates[0], numbers[0]
     begin, size, repeat, count = 0, SIZES[0], REPEATS[0], COUNTS[0]
     for k in tl.static_range(1, len(SIZES)):
         first += (SIZES[k - 1] + BLOCK - 1) // BLOCK
         here = i_block >= first
-        p_p, p_g = tl.where(here, params[k], p_p), tl.where(here, grads[k], p_g)
-        p_out, p_rate = tl.where(here, outs[k], p_out), tl.where(here, rates[k], p_rate)
+        p_p, p_g = tl.where(here, p_params[k], p_p), tl.where(here, p_grads[k], p_g)
+        p_out, p_rate = tl.where(here, p_outs[k], p_out), tl.where(here, p_rates[k], p_rate)
         lr, begin, size = tl.where(here, numbers[k], lr), tl.where(here, first, begin), tl.where(here, SIZES[k], size)
         repeat, count = tl.where(here, REPEATS[k], repeat), tl.where(here, COUNTS[k], count)
     o_n = (i_block - begin) * BLOCK + tl.arange(0, BLOCK)

@@ -38,6 +38,19 @@ def images_and_pixels(o_m, height, width):
 
 
 @triton.jit
+def tile_of(p_first, o_rest, LAST: tl.constexpr):
+    """Pointers `p_first + o_rest`, `[channels, pixels]`, with the lanes of a warp along the channels if they are LAST.
+
+    Where rows of pixels end the compiler cannot see, and ties it breaks differently in each version. Told that all
+    pixels are contiguous it puts the lanes along them; and told of no alignment, it makes no wider load of that.
+    """
+    p_tile = p_first + o_rest
+    if not LAST:
+        p_tile = tl.multiple_of(tl.max_contiguous(p_tile, [1, p_tile.shape[1]]), [1, 1])
+    return p_tile
+
+
+@triton.jit
 def gather_conv2d(
     p_source, p_values, p_bias, p_target, p_starts, p_table,
     source_height, source_width, target_height, target_width, phase_height, phase_width, pixels, channel_blocks, rows,
@@ -45,7 +58,7 @@ def gather_conv2d(
     target_task, target_image, target_channel, target_row, target_column,
     values_task, bias_task,
     SOURCE_STEP_H: tl.constexpr, SOURCE_STEP_W: tl.constexpr, TARGET_STEP_H: tl.constexpr, TARGET_STEP_W: tl.constexpr,
-    WEIGHT_K: tl.constexpr, WEIGHT_N: tl.constexpr, HAS_BIAS: tl.constexpr,
+    WEIGHT_K: tl.constexpr, WEIGHT_N: tl.constexpr, HAS_BIAS: tl.constexpr, LAST: tl.constexpr,
     B: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """Forward pass and input gradient: every target pixel gathers from the kept blocks of its row of the table.
@@ -69,14 +82,15 @@ def gather_conv2d(
     for i_step in range(tl.load(p_starts + i_row) * STEPS, tl.load(p_starts + i_row + 1) * STEPS):
         p_entry = p_table + i_step // STEPS * FIELDS
         part = i_step % STEPS * BLOCK_C
-        channel, at = tl.multiple_of(tl.load(p_entry + 1) + part, BLOCK_C), tl.load(p_entry + 4) + part * WEIGHT_K
-        dh, dw = tl.load(p_entry + 2), tl.load(p_entry + 3)
+        channel, at = tl.multiple_of(tl.load(p_entry + 1), B), tl.load(p_entry + 4)
         if WEIGHT_K == 1 or WEIGHT_N == 1:  # a block at one tap: no weights of other taps lie between its own
-            at = tl.multiple_of(at, BLOCK_C)
+            at = tl.multiple_of(at, B)
+        channel, at = channel + part, at + part * WEIGHT_K
+        dh, dw = tl.load(p_entry + 2), tl.load(p_entry + 3)
         h, w = o_source_h + dh, o_source_w + dw
         m_source = (o_m < pixels) & (h >= 0) & (h < source_height) & (w >= 0) & (w < source_width)
         p_x = p_source + dh * source_row + dw * source_column  # [BLOCK_M]
-        p_x = p_x[None, :] + (channel + o_c)[:, None] * source_channel
+        p_x = tile_of(p_x[None, :], (channel + o_c)[:, None] * source_channel, LAST)
         b_x = tl.load(p_x, mask=m_source[None, :], other=0.0)  # [BLOCK_C, BLOCK_M]
         b_w = tl.load(p_weight + at)  # [BLOCK_C, B]
         if WIDEN:
@@ -86,7 +100,7 @@ def gather_conv2d(
     o_h = o_h * TARGET_STEP_H + i_phase // TARGET_STEP_W
     o_w = o_w * TARGET_STEP_W + i_phase % TARGET_STEP_W
     p_y = p_target + i_t * target_task + o_image * target_image + o_h * target_row + o_w * target_column
-    p_y = p_y[None, :] + (i_n * B + o_b)[:, None] * target_channel
+    p_y = tile_of(p_y[None, :], (i_n * B + o_b)[:, None] * target_channel, LAST)
     m_target = (o_m < pixels) & (o_h < target_height) & (o_w < target_width)
     tl.store(p_y, tl.trans(acc).to(p_target.dtype.element_ty), mask=m_target[None, :])  # [B, BLOCK_M]
 
@@ -98,6 +112,7 @@ def weight_grad_conv2d(
     g_task, g_image, g_channel, g_row, g_column, x_task, x_image, x_channel, x_row, x_column,
     partial_split, partial_task,
     STEP_H: tl.constexpr, STEP_W: tl.constexpr, WEIGHT_O: tl.constexpr, WEIGHT_I: tl.constexpr,
+    G_LAST: tl.constexpr, X_LAST: tl.constexpr,
     B: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """Weight gradient: one program for each kept block, split of the output's pixels (`split` long) and task."""
@@ -117,8 +132,10 @@ def weight_grad_conv2d(
         h, w = o_h * STEP_H + dh, o_w * STEP_W + dw
         m_k = o_k < end
         m_x = m_k & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-        b_g = tl.load(p_g + (o_image * g_image + o_h * g_row + o_w * g_column)[None, :], mask=m_k[None, :], other=0.0)
-        b_x = tl.load(p_x + (o_image * x_image + h * x_row + w * x_column)[None, :], mask=m_x[None, :], other=0.0)
+        p_b_g = tile_of(p_g, (o_image * g_image + o_h * g_row + o_w * g_column)[None, :], G_LAST)
+        p_b_x = tile_of(p_x, (o_image * x_image + h * x_row + w * x_column)[None, :], X_LAST)
+        b_g = tl.load(p_b_g, mask=m_k[None, :], other=0.0)  # [B out, BLOCK_K]
+        b_x = tl.load(p_b_x, mask=m_x[None, :], other=0.0)  # [B in, BLOCK_K]
         if WIDEN:
             b_g, b_x = b_g.to(tl.float32), b_x.to(tl.float32)
         acc = tl.dot(b_g, tl.trans(b_x), acc, input_precision=PRECISION)  # [B out, B in]

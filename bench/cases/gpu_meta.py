@@ -26,8 +26,8 @@ from .meta_step import ORDERS, TOLERANCE, runner
 
 
 @dataclass(frozen=True)
-class GpuMetaBlocksCase:
-    """Conv-4 and its ticket in blocks, in TF32, with backend `"triton"`.
+class GpuMetaCase:
+    """Conv-4, its convolutions in TF32, and a ticket: in blocks by backend `"triton"`, unstructured by `"cuda"`.
 
     `compile_dense` takes a minute or more for each inner step.
     """
@@ -52,13 +52,22 @@ class GpuMetaBlocksCase:
         """Multiply-adds of convolutions and head, dense over sparse."""
         return self._ticket().flops(self.shape.model(), (self.shape.channels, self.shape.size, self.shape.size)).ratio
 
+    @property
+    def backend(self) -> str:
+        """Of the sparse model; on a CPU Triton's interpreter would take minutes."""
+        if self.structure == "unstructured":
+            return "cuda"
+        return "triton" if self.device == "cuda" else "dense"
+
     def candidates(self) -> list[Candidate]:
         """Dense and sparse in the same ways; dense also in both layouts, and compiled."""
         _set_precision("tf32")
-        sparse = sm.sparsify(self.shape.model(), self._ticket(), "triton" if self.device == "cuda" else "dense")
-        return [*self._of("dense", self.shape.model(), list(LAYOUTS)), *self._of("sparse", sparse, ["channels_last"])]
+        sparse = sm.sparsify(self.shape.model(), self._ticket(), self.backend)
+        layout = "contiguous" if self.backend == "cuda" else "channels_last"  # what its kernels are made for
+        return [*self._of("dense", self.shape.model(), list(LAYOUTS)), *self._of("sparse", sparse, [layout])]
 
     def _of(self, role: str, model: nn.Module, layouts: Sequence[str]) -> Iterator[Candidate]:
+        """Captured with the last of the layouts."""
         model, tasks = model.to(self.device), self.shape.tasks(self.tasks).to(self.device)
         config = replace(self.shape.config(self.order, engine="autograd"), graph="off")
         exact = self._exact(role)
@@ -67,7 +76,7 @@ class GpuMetaBlocksCase:
             ways[f"{role} {layout}"] = runner(model, tasks, replace(config, memory_format=layout))
         ways[f"{role} all tasks"] = at_once(model, tasks, config)
         if self.device == "cuda":
-            graphed = replace(config, memory_format="channels_last", graph="on")
+            graphed = replace(config, memory_format=layouts[-1], graph="on")
             ways[f"{role} graphed"] = runner(model, tasks, graphed)
             ways[f"{role} all tasks graphed"] = _Captured(partial(at_once, model, tasks, config))
             if self.compile_dense and role == "dense":
@@ -124,7 +133,7 @@ def _waited(run: Callable[[], list[Tensor]], device: str) -> Callable[[], list[T
 def cases(
     shapes: Sequence[MetaShape], structures: Sequence[str], sparsities: Sequence[float], tasks: int, device: str,
     orders: Sequence[str] = ORDERS, compile_dense: bool = False,
-) -> list[GpuMetaBlocksCase]:  # fmt: skip
+) -> list[GpuMetaCase]:  # fmt: skip
     """Every combination."""
     made = itertools.product(shapes, orders, structures, sparsities)
-    return [GpuMetaBlocksCase(*which, tasks, device, compile_dense) for which in made]
+    return [GpuMetaCase(*which, tasks, device, compile_dense) for which in made]

@@ -16,7 +16,7 @@ from sparsemeta.ops.conv import Conv
 from ..case import Candidate
 from .conv_candidates import PASSES, Problem, Results
 from .conv_shapes import ConvShape
-from .gpu_conv import GpuConvCase, _Captured, _error, _repeated
+from .gpu_conv import GpuConvCase, _Captured, _error, _repeated, problem_of
 from .masked_conv2d import ConvCase
 
 ARITHMETIC = "float32", "tf32"  # of cuDNN; the sparse kernels multiply in float32 whatever it may do
@@ -29,7 +29,7 @@ class GpuUnstructuredCase(GpuConvCase):
     def candidates(self) -> list[Candidate]:
         """Dense as for blocks; sparse by a table and by generated code, eager and captured in a CUDA graph."""
         found = [candidate for candidate in super().candidates() if candidate.role == "dense"]
-        problem = Problem.make(self.conv.shape, self.conv.pattern(), self.conv.passes)
+        problem = problem_of(self.conv)
         x, weight, grad = (t.to(self.device) for t in (problem.x, problem.weight, problem.grad))
         for way in self._ways(problem):
             make = partial(problem.runner, _sparse(problem, way), x, problem.pattern.compress(weight), grad)
@@ -75,5 +75,5 @@ def cases(shapes: Sequence[ConvShape], sparsities: Sequence[float], device: str)
     """Every combination, both passes, both arithmetics."""
     return [
         GpuUnstructuredCase(ConvCase(shape, "unstructured", sparsity, passes, 1, ("cuda",)), arithmetic, device)
-        for shape, passes, arithmetic, sparsity in itertools.product(shapes, PASSES, ARITHMETIC, sparsities)
+        for shape, passes, sparsity, arithmetic in itertools.product(shapes, PASSES, sparsities, ARITHMETIC)
     ]

@@ -1,7 +1,6 @@
 """Kernels compiled at run time: by NVRTC for the GPU at hand, kept on disk, launched through the driver.
 
-Both are reached through NVIDIA's cuda-bindings, which recent builds of PyTorch for CUDA bring along. Not yet run on a
-GPU.
+Both are reached through NVIDIA's cuda-bindings, which PyTorch for CUDA requires from 2.10 on. Not yet run on a GPU.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from . import cuda_compile
 from .cuda_compile import Kernel
 from .cuda_driver import emulating, extension
 
-MOST_WEIGHTS = 16384  # half a megabyte of code, and a minute to compile it
+MOST_WEIGHTS = 16384  # two minutes to compile, at 7 ms a weight (csrc/cuda/README.md)
 SUMS = 128  # registers of a thread for these; it has 255
 ROWS = 64  # output channels of a block at most (csrc/cuda/conv_index.h)
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .triton_driver import allow_tf32, interpreted, like, missing, reasons, tasks
+from .triton_driver import allow_tf32, channels_last, interpreted, like, missing, reasons, tasks
 from .triton_norm import norm_act_pool, norm_act_pool_grad, norm_act_pool_grad_grad
 from .triton_tables import Table, forward_table, transposed_table, weight_strides
 from .triton_update import inner_update
@@ -74,7 +74,7 @@ def _gather(
 ) -> None:  # fmt: skip
     if not target.numel():
         return
-    kernels, b = _kernels(), conv.pattern.block[0]
+    kernels, b, source = _kernels(), conv.pattern.block[0], _near(source)
     arithmetic = _arithmetic(source.dtype)
     tile = kernels.gather_tiles(b, arithmetic["PRECISION"])[tile]
     phase = [-(-size // step) for size, step in zip(target.shape[-2:], table.phases, strict=True)]
@@ -86,8 +86,8 @@ def _gather(
             *source.shape[-2:], *target.shape[-2:], *phase, pixels, target.shape[-3] // b, table.rows,
             *_strides(source), *_strides(target), _task_stride(values), 0 if bias is None else _task_stride(bias),
             SOURCE_STEP_H=SOURCE_STEP[0], SOURCE_STEP_W=SOURCE_STEP[1], TARGET_STEP_H=table.phases[0],
-            TARGET_STEP_W=table.phases[1], WEIGHT_K=WEIGHT_K, WEIGHT_N=WEIGHT_N, HAS_BIAS=bias is not None, B=b,
-            **arithmetic, **tile,
+            TARGET_STEP_W=table.phases[1], WEIGHT_K=WEIGHT_K, WEIGHT_N=WEIGHT_N, HAS_BIAS=bias is not None,
+            LAST=channels_last(source), B=b, **arithmetic, **tile,
         )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv, tile: int | None = Non
     values = g.new_empty(*g.shape[:-4], conv.pattern.nnz)
     if not values.numel():
         return values
-    kernels, b, table = _kernels(), conv.pattern.block[0], forward_table(conv, g.device)
+    kernels, b, table, g, x = _kernels(), conv.pattern.block[0], forward_table(conv, g.device), _near(g), _near(x)
     arithmetic = _arithmetic(g.dtype)
     tile = _tile("weight gradient", x.shape, conv, g) if tile is None else tile
     tile = kernels.weight_grad_tiles(b, arithmetic["PRECISION"])[tile]
@@ -108,8 +108,8 @@ def masked_conv2d_weight_grad(g: Tensor, x: Tensor, conv, tile: int | None = Non
         kernels.weight_grad_conv2d[blocks * splits, tasks(g)](
             g, x, partial, table.entries, *x.shape[-2:], *g.shape[-2:], pixels, split, blocks,
             *_strides(g), *_strides(x), values.numel(), conv.pattern.nnz,
-            STEP_H=conv.stride[0], STEP_W=conv.stride[1], WEIGHT_O=step_o, WEIGHT_I=step_i, B=b,
-            **arithmetic, **tile,
+            STEP_H=conv.stride[0], STEP_W=conv.stride[1], WEIGHT_O=step_o, WEIGHT_I=step_i,
+            G_LAST=channels_last(g), X_LAST=channels_last(x), B=b, **arithmetic, **tile,
         )  # fmt: skip
         if splits > 1:
             _sum_splits(partial, values)
@@ -141,6 +141,12 @@ def _arithmetic(dtype: torch.dtype) -> dict[str, str | bool]:
 
 def _rows(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
+
+
+def _near(t: Tensor) -> Tensor:
+    """`[T?, N, C, H, W]` whose images each span less than 2^31 elements: inside one the kernels count in 32 bits."""
+    span = sum((size - 1) * stride for size, stride in zip(t.shape[-3:], t.stride()[-3:], strict=True))
+    return t if span < 2**31 else t.contiguous()
 
 
 def _strides(t: Tensor) -> tuple[int, ...]:

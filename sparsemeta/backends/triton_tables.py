@@ -19,16 +19,25 @@ class Table:
         entries: int32 `[taps, 5]`: first target channel, first source channel, offset of the source row and column,
             and position of the b x b weights in `values`.
         phases: steps of the target's pixels; more than one in the input gradient of a strided convolution.
+        stream: on which both were allocated.
     """
 
     starts: Tensor
     entries: Tensor
     phases: tuple[int, int]
+    stream: int
 
     @property
     def rows(self) -> int:
         """Number of rows."""
         return len(self.starts) - 1
+
+    def on_stream(self) -> Table:
+        """Itself, for a launch on the current stream: should the pattern go, the memory stays until that is over."""
+        if _stream(self.starts.device) != self.stream:
+            for t in (self.starts, self.entries):
+                t.record_stream(torch.cuda.current_stream(t.device))
+        return self
 
 
 def weight_strides(pattern: Pattern) -> tuple[int, int]:
@@ -39,12 +48,12 @@ def weight_strides(pattern: Pattern) -> tuple[int, int]:
 
 def forward_table(conv, device: torch.device) -> Table:
     """Rows of output channels: source pixel = stride * target pixel + offset."""
-    return conv.pattern.cached(_key("forward", conv, device), lambda: _forward(conv, device))
+    return conv.pattern.cached(_key("forward", conv, device), lambda: _forward(conv, device)).on_stream()
 
 
 def transposed_table(conv, device: torch.device) -> Table:
     """Rows of input channels for each phase of the stride: source pixel = target pixel // stride + offset."""
-    return conv.pattern.cached(_key("transposed", conv, device), lambda: _transposed(conv, device))
+    return conv.pattern.cached(_key("transposed", conv, device), lambda: _transposed(conv, device)).on_stream()
 
 
 def _key(kind: str, conv, device: torch.device) -> tuple:
@@ -81,4 +90,10 @@ def _table(row: Tensor, rows: int, fields: tuple[Tensor, ...], phases: tuple[int
     entries = torch.stack(fields, 1)[row.argsort(stable=True)]
     starts = torch.zeros(rows + 1, dtype=torch.int64)
     starts[1:] = torch.bincount(row, minlength=rows).cumsum(0)
-    return Table(starts.to(device, torch.int32), entries.to(device, torch.int32).contiguous(), phases)
+    starts, entries = starts.to(device, torch.int32), entries.to(device, torch.int32).contiguous()
+    return Table(starts, entries, phases, _stream(device))
+
+
+def _stream(device: torch.device) -> int:
+    """The current one of a GPU."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0

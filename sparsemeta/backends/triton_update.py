@@ -42,7 +42,7 @@ def _launch(params: list, grads: list[Tensor], outs: list[Tensor], rates: list) 
     with torch.cuda.device_of(grads[0]):
         kernels.inner_update[(programs,)](
             tuple(grads if from_zeros else params), tuple(grads), tuple(outs), tables,
-            tuple(0.0 if isinstance(rate, Tensor) else rate for rate in rates), SIZES=sizes, REPEATS=repeats,
+            tuple(0.0 if isinstance(rate, Tensor) else float(rate) for rate in rates), SIZES=sizes, REPEATS=repeats,
             COUNTS=counts, FROM_ZEROS=from_zeros, BLOCK=kernels.BLOCK,
         )  # fmt: skip
 

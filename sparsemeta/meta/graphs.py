@@ -25,18 +25,19 @@ _kept: WeakKeyDictionary[nn.Module, OrderedDict[Hashable, _Entry]] = WeakKeyDict
 
 
 class CudaCapture:
-    """What `function` does on the current device, captured on a stream of its own; a replay fills `results` again."""
+    """What `function` does on `device`, captured on a stream of its own; a replay fills `results` again."""
 
-    def __init__(self, function: Callable[[], Results]):
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                function()
-        torch.cuda.current_stream().wait_stream(stream)
+    def __init__(self, function: Callable[[], Results], device: torch.device):
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.results = function()
+        with torch.cuda.device(device):  # with another as the current one, nothing that it does would be captured
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    function()
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(self.graph):
+                self.results = function()
 
     @staticmethod
     def reasons(device: torch.device) -> list[str]:
@@ -60,7 +61,7 @@ class _Entry:
         self.buffers = list(buffers)
         self._fill(inputs)
         try:
-            self.capture = CudaCapture(lambda: function(*self.buffers))
+            self.capture = CudaCapture(lambda: function(*self.buffers), self.buffers[0].device)
         except Exception as error:  # whatever the model does that a graph cannot hold
             self.failed = f"it could not be captured ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
 

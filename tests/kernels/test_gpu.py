@@ -69,3 +69,18 @@ def test_a_captured_graph_replays_with_new_values():
     values.mul_(2)
     graph.replay()
     torch.testing.assert_close(y, run(), rtol=0, atol=0)
+
+
+def test_a_table_outlives_its_pattern_until_other_streams_are_done():
+    pattern = sm.Pattern.from_mask(torch.ones(32, 32, 3, 3).bool(), (32, 32))
+    x, values = torch.randn(2, 32, 8, 8, device="cuda"), torch.randn(pattern.nnz, device="cuda")
+    expected = sm.masked_conv2d(x, values, pattern, padding=1, backend="triton")  # makes the tables on this stream
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        y = sm.masked_conv2d(x, values, pattern, padding=1, backend="triton")
+    del pattern
+    written = [torch.full((n,), -1, dtype=torch.int32, device="cuda") for n in range(1, 129)]  # over what is free
+    torch.cuda.current_stream().wait_stream(stream)
+    assert torch.equal(y, expected) and written

@@ -14,8 +14,8 @@ class Again:
 
     made: list[Again]
 
-    def __init__(self, function):
-        self.function, self.replays = function, 0
+    def __init__(self, function, device):
+        self.function, self.device, self.replays = function, device, 0
         self.results = [None if t is None else t.detach().clone() for t in function()]
         self.made.append(self)
 
@@ -70,6 +70,7 @@ def test_buffers_have_the_type_and_layout_that_the_learner_takes(net, sampler, s
     support_x, support_y, *_ = entry.buffers
     assert support_x.dtype == torch.float64 and support_x[0].is_contiguous(memory_format=torch.channels_last)
     assert support_y.dtype == torch.int64
+    assert captures[0].device == next(learner.parameters()).device
 
 
 def test_other_shapes_and_other_memory_are_captured_anew(net, sampler, settings, captures):
@@ -94,7 +95,7 @@ def test_other_shapes_and_other_memory_are_captured_anew(net, sampler, settings,
 
 def test_what_cannot_be_captured_says_so_once_and_runs_on(net, sampler, settings, monkeypatch):
     class Refusing(Again):
-        def __init__(self, function):
+        def __init__(self, function, device):
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr(graphs, "CudaCapture", Refusing)
@@ -150,8 +151,8 @@ def test_a_model_that_is_gone_takes_its_graphs_along(net, sampler, monkeypatch):
     class Forgetful(Again):
         made = []
 
-        def __init__(self, function):
-            super().__init__(function)
+        def __init__(self, function, device):
+            super().__init__(function, device)
             self.function = None  # as CUDA keeps launches, not Python's objects
 
     monkeypatch.setattr(graphs, "CudaCapture", Forgetful)

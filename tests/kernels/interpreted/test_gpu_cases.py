@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,14 +105,32 @@ def test_the_sanitizer_runs_a_few_tests_or_says_why_not(monkeypatch):
     assert all(Path(command[-1]).exists() for command in commands) and len(commands) == 2 * len(gpu_sanitizer.SMALL)
 
 
-def test_a_run_that_takes_too_long_stops_between_parts(monkeypatch, tmp_path, capsys):
-    ran = []
+@pytest.fixture
+def processes(monkeypatch):
+    """Parts that a run starts, on a machine with a GPU; the second fails, and the third is not done in time."""
+    started = []
+
+    def run(command, timeout):
+        started.append(command[3])
+        if len(started) == 3:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return SimpleNamespace(returncode=len(started) - 1)
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(gpu, "device_name", lambda: "h200")
-    monkeypatch.setattr(gpu, "RESULTS", tmp_path)
-    monkeypatch.setattr(gpu, "run_part", lambda name, file: ran.append(name))
-    monkeypatch.setattr(gpu, "LIMIT", -1)
-    gpu.main([])
-    assert not ran and "run this again to go on" in capsys.readouterr().out
-    gpu.main(["sanitizer", "conv4-16x16"])  # what is named is run
-    assert ran == ["sanitizer", "conv4-16x16"]
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    return started
+
+
+def test_a_part_that_fails_keeps_no_other_from_being_measured_but_time_does(processes, tmp_path, capsys):
+    first, second, third, *_ = gpu.PARTS
+    with pytest.raises(RuntimeError, match=f"to be measured, {second} failed"):
+        gpu.main([], tmp_path / "new", seconds=60)
+    assert processes == [first, second, third] and f"stopped {third} after 60 s" in capsys.readouterr().out
+
+
+def test_a_part_by_its_name_is_run_here(processes, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(gpu, "run_part", lambda name, file: ran.append((name, file)))
+    gpu.main(["sanitizer"], tmp_path)
+    assert ran == [("sanitizer", tmp_path / "h200-sanitizer.json")] and not processes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import sparsemeta as sm
-from sparsemeta.backends import triton
+from sparsemeta.backends import triton, triton_tables
 
 TIGHT = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -153,3 +155,19 @@ def test_float32_products_follow_the_setting_for_cudnn():
         assert not triton.allow_tf32() and triton._arithmetic(torch.float32)["PRECISION"] == "ieee"
     finally:
         setattr(owner, name, before)
+
+
+def test_tables_stay_for_launches_on_other_streams(monkeypatch):
+    recorded = []
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda t, stream: recorded.append(stream))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "side")
+    conv = sm.ops.conv.Conv.make(block_pattern(32, 16, 1, 1), 1, 0, 1, 1, "triton")
+    table = triton_tables.forward_table(conv, torch.device("cpu"))
+    assert not recorded
+    assert replace(table, stream=7).on_stream().entries is table.entries and recorded == ["side"] * 2
+
+
+def test_images_wider_than_32_bits_are_copied():
+    wide = torch.empty_strided((1, 16, 2, 2), (1, 2**28, 2, 1), device="meta")
+    assert triton._near(wide).stride() == (64, 4, 2, 1)
+    assert triton._near(wide[:, :8]).stride() == (1, 2**28, 2, 1)
