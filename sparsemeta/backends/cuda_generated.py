@@ -11,7 +11,7 @@ from . import cuda_compile
 from .cuda_compile import Kernel
 from .cuda_driver import emulating, extension
 
-MOST_PRODUCTS = 32768  # of a weight and a pixel in the code: two minutes to compile (csrc/cuda/README.md)
+MOST_PRODUCTS = 32768  # of a weight and a pixel in the code: minutes to compile (csrc/cuda/README.md)
 SUMS = 128  # registers of a thread for these; it has 255
 ROWS = 64  # output channels of a block at most (csrc/cuda/conv_index.h)
 
