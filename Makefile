@@ -47,7 +47,7 @@ gpu:
 	begin=$$(date +%s); left() { echo $$(($(GPU_SECONDS) - $$(date +%s) + begin)); }; \
 	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps -e . || exit 1; \
 	workers=$$($(PYTHON) -c "import xdist" 2>/dev/null && echo "-n 8"); \
-	timeout 200 $(PYTHON) -m pytest -o addopts=-ra $$workers -m gpu tests/kernels tests/cuda; failed=$$?; \
+	timeout --signal=INT 200 $(PYTHON) -m pytest -o addopts=-ra $$workers -m gpu tests/kernels tests/cuda; failed=$$?; \
 	$(PYTHON) -m sparsemeta.bench.gpu --results $(GPU_RESULTS) --seconds $$(left) $(GPU_PARTS) && exit $$failed
 
 clean:

@@ -117,5 +117,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="part", help=", ".join([*PARTS, *CHECKS]))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="after which no part begins")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="after which the part that runs is stopped")
     main(**vars(parser.parse_args()))

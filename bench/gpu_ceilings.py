@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,5 +65,13 @@ def counted(content: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 
 def count(file: Path) -> None:
-    """Add `counted` to a part's file."""
-    save_json(file, counted(json.loads(file.read_text()), ceilings()))
+    """Add `counted` to a part's file, and which GPU that was."""
+    content = json.loads(file.read_text())
+    content["machine"]["gpu"] = _gpu()
+    save_json(file, counted(content, ceilings()))
+
+
+def _gpu() -> dict[str, Any]:
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    versions = {"cuda": torch.version.cuda, "triton": version("triton")}
+    return {"name": found.name, "multiprocessors": found.multi_processor_count, "bytes": found.total_memory, **versions}

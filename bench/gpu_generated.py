@@ -34,7 +34,7 @@ def main() -> None:
         code = cuda_compile._compile(source, headers, {"SPARSEMETA_ELEMENT": "float"}, GPU)
         seconds = time.process_time() - begin
         registers, spilled = usage(code)
-        cost = f"{seconds:.0f} s, {1e3 * seconds / pattern.nnz:.1f} ms a weight, {len(code) // 1024} KB"
+        cost = f"{seconds:.0f} s, {1e3 * seconds / pattern.nnz / pixels:.1f} ms a product, {len(code) // 1024} KB"
         print(f"{channels} channels x {pixels} pixels, {pattern.nnz} weights: {cost}, {registers} registers", end=", ")
         print(f"{spilled} bytes spilled", flush=True)
 

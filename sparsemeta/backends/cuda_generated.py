@@ -11,7 +11,7 @@ from . import cuda_compile
 from .cuda_compile import Kernel
 from .cuda_driver import emulating, extension
 
-MOST_WEIGHTS = 16384  # two minutes to compile, at 7 ms a weight (csrc/cuda/README.md)
+MOST_PRODUCTS = 32768  # of a weight and a pixel in the code: minutes to compile (csrc/cuda/README.md)
 SUMS = 128  # registers of a thread for these; it has 255
 ROWS = 64  # output channels of a block at most (csrc/cuda/conv_index.h)
 
@@ -21,8 +21,10 @@ def generated_reasons(conv, device: torch.device) -> list[str]:
     found = [] if emulating() else cuda_compile.device_reasons(device)
     if not conv.pattern.nnz:
         found.append("it needs at least one kept weight")
-    if conv.pattern.nnz > MOST_WEIGHTS:
-        found.append(f"it needs at most {MOST_WEIGHTS} kept weights, got {conv.pattern.nnz}: their code gets too long")
+    pixels = max(pixels_of(outputs)[0] for outputs in (conv.pattern.shape[0], conv.in_channels))
+    if conv.pattern.nnz * pixels > MOST_PRODUCTS:
+        got = f"{conv.pattern.nnz} kept weights x {pixels} pixels"
+        found.append(f"it needs at most {MOST_PRODUCTS} products in its code, got {got}: that takes minutes to compile")
     return found
 
 

@@ -60,7 +60,9 @@ def test_sums_fit_in_registers(outputs):
 def test_reasons_name_what_is_missing_and_what_is_too_much(emulated, monkeypatch):
     conv = Conv.make(sm.Pattern.from_mask(torch.ones(64, 64, 3, 3).bool()), 1, 1, 1, 1, "cuda")
     [reason] = cuda.generated_reasons(conv, torch.device("cpu"))
-    assert "at most 16384 kept weights, got 36864" in reason
+    assert "at most 32768 products in its code, got 36864 kept weights x 2 pixels" in reason
+    narrow = Conv.make(sm.Pattern.from_mask(torch.ones(8, 512, 3, 3).bool()), 1, 1, 1, 1, "cuda")
+    assert "36864 kept weights x 8 pixels" in cuda.generated_reasons(narrow, torch.device("cpu"))[0]
     none = Conv.make(sm.Pattern.from_mask(torch.zeros(1, 1, 3, 3).bool()), 1, 1, 1, 1, "cuda")
     assert cuda.generated_reasons(none, torch.device("cpu")) == ["it needs at least one kept weight"]
     monkeypatch.setattr(cuda_compile, "missing", lambda: ["cuda-bindings is not installed"])
