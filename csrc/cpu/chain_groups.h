@@ -16,33 +16,35 @@ struct Group {
   int slot, threads;
 };
 
-// Groups that stay in the second-level cache from stage to stage, one thread for each; few images are one group of all threads.
+// Groups that stay in the second-level cache from stage to stage, one thread for each. Few images are one group of all threads,
+// and so are large images that are left over when every thread has as many as the others.
 class Groups {
  public:
-  Groups(std::int64_t images, std::int64_t image_bytes, int threads) : images_(images), threads_(threads), shared_(threads > 1 && images < 8 * threads) {
-    const auto fit = std::max<std::int64_t>((images * image_bytes + cache_bytes - 1) / cache_bytes, 1);
-    count_ = shared_ ? 1 : std::clamp<std::int64_t>((fit + threads - 1) / threads * threads, 1, std::max<std::int64_t>(images, 1));
+  Groups(std::int64_t images, std::int64_t image_bytes, int threads)
+      : images_(images), apart_(threads > 1 && images < 8 * threads ? 0 : image_bytes < large_bytes ? images : images / threads * threads), threads_(threads) {
+    const auto fit = (apart_ * image_bytes + cache_bytes - 1) / cache_bytes;
+    count_ = std::min((fit + threads - 1) / threads * threads, apart_);
   }
 
-  std::int64_t largest() const { return (images_ + count_ - 1) / count_; }
-  std::int64_t at_once() const { return shared_ ? images_ : threads_ * largest(); }  // images whose memory is in use together
+  std::int64_t largest() const { return count_ ? (apart_ + count_ - 1) / count_ : images_; }
+  std::int64_t at_once() const { return count_ ? threads_ * largest() : images_; }  // images whose memory is in use together
 
   template <class F>
   void each(F f) const {
-    if (shared_) return f(Group{0, images_, 0, threads_});
-#pragma omp parallel for num_threads(threads_) schedule(static)
+#pragma omp parallel for num_threads(count_ ? threads_ : 1) schedule(static)
     for (std::int64_t g = 0; g < count_; ++g) {
-      const auto first = images_ * g / count_;
-      f(Group{first, images_ * (g + 1) / count_ - first, omp_get_thread_num(), 1});
+      const auto first = apart_ * g / count_;
+      f(Group{first, apart_ * (g + 1) / count_ - first, omp_get_thread_num(), 1});
     }
+    if (apart_ < images_) f(Group{apart_, images_ - apart_, 0, threads_});
   }
 
  private:
   static constexpr std::int64_t cache_bytes = 512 * 1024;  // of one array of a stage, which has about three
+  static constexpr std::int64_t large_bytes = 128 * 1024;  // of one image, from which waking all threads for each stage is worth it
 
-  std::int64_t images_, count_;
+  std::int64_t images_, apart_, count_;
   int threads_;
-  bool shared_;
 };
 
 // For the stages around the convolution of block l; of a chain of one block, around that.

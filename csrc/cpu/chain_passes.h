@@ -180,17 +180,16 @@ class Passes {
     for (int thread = 0; thread < threads_; ++thread) add(m_.weight_grads + thread * 2 * m_.kept, block.conv->nnz, grad + block.values);
   }
 
-  // To the thread's sum: <g, x>, or with a tangent <dg, x> + <g, dx>.
+  // To the thread's sum: <g, x>, or with a tangent <dg, x> + <g, dx>, which is one product over twice as many images: dg lies
+  // ahead of g, and dx behind x.
   void add_weight_grad(std::size_t l, const Batch<T>& batch, const Point<T>& at, const Group& group, const T* grad_y) const {
     const auto& p = *chain_.blocks[l].conv;
-    const auto [x, image] = input(l, batch, at, group);
+    const T* x = input(l, batch, at, group).first;
+    const auto copies = l ? at.copies() : 1;
     T *sum = m_.weight_grads + group.slot * 2 * m_.kept, *next = sum + m_.kept;
-    const auto product = [&, x_channels = image / (p.x.height * p.x.width)](const T* g, const T* x) {
-      masked_conv2d_weight_grad(p, view(g, p.y, at.copies() * p.y.channels), view(x, p.x, x_channels), {address(next), 0}, work(group));
-      add(next, p.nnz, sum);
-    };
-    product(grad_y, x);
-    if (at.tangent && l) product(grad_y + p.y.channels * p.y.height * p.y.width, x + image / 2);
+    masked_conv2d_weight_grad(p, view(grad_y, p.y, at.copies() / copies * p.y.channels), view(x, p.x, p.x.channels), {address(next), 0},
+                              {1, copies * group.count, chain_.f64, group.threads});
+    add(next, p.nnz, sum);
   }
 
   static void add(const T* from, std::int64_t n, T* to) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from .. import backends
 from ..nn.base import SparseLayer
 from ..ops.conv_chain import ConvChain, Outcome
-from .chain_model import FORM, block_of, calls, head_of, objections, split
+from .chain_model import FORM, block_of, calls, facts, head_of, objections, split
 from .config import TrainConfig
 from .maml import MAML
 
-_built: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # the last one of each model
+_built: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # the last operation of each model
+_found: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # what was last found in it, and when that holds
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,25 @@ def has_sparse_layers(model: nn.Module) -> bool:
 
 
 def recognise(learner: MAML, images: Tensor) -> tuple[Chain | None, list[str]]:
-    """The learner's model as a chain for batches like ``images`` ``[N, C, H, W]``, or the reasons why it is none."""
-    model = learner.module
-    reasons = backends.cpu.missing() + learner_objections(learner) + objections(model)
-    reasons += [] if reasons else backends.cpu.reasons(*model.parameters())
+    """The learner's model as a chain for batches like ``images`` ``[N, C, H, W]``, or the reasons why it is none.
+
+    A model is looked through once: as long as nothing in it has changed, the answer is the same.
+    """
+    reasons = backends.cpu.missing() + learner_objections(learner)
     if reasons:
+        return None, reasons
+    model, size, now = learner.module, images.shape[1:], facts(learner.module)
+    of, known, found = _found.get(model, (None, [], None))
+    if of != size or len(now) != len(known) or not all(map(is_, now, known)):
+        found = search(learner, images)
+        _found[model] = size, now, found
+    return found
+
+
+def search(learner: MAML, images: Tensor) -> tuple[Chain | None, list[str]]:
+    """``recognise`` for a model that is seen for the first time, or has changed."""
+    model = learner.module
+    if reasons := objections(model) or backends.cpu.reasons(*model.parameters()):
         return None, reasons
     like = next(model.parameters())
     parts = split(calls(model, learner, images.to(like.dtype)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,6 @@ CHAIN = re.compile(f"(?:{BLOCK})+F?L")
 FORM = "(convolution, batch norm or none, ReLU or leaky ReLU, 2x2 max-pooling or none) once or more, then a linear head"
 HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
-_called: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()
-
 
 def leaves(model: nn.Module) -> dict[str, nn.Module]:
     """The modules without children, by name."""
@@ -36,8 +34,7 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
 def objections(model: nn.Module) -> list[str]:
     """Why no order of calls makes ``model`` a chain."""
     found = [f"{name} is a {type(m).__name__}" for name, m in leaves(model).items() if type(m) not in LETTERS]
-    hooked = [name for name, m in model.named_modules() if any(getattr(m, hooks) for hooks in HOOKS)]
-    found += [f"{name or 'the model'} has hooks" for name in hooked]
+    found += [f"{name or 'the model'} has hooks" for name, m in model.named_modules() if hooked(m)]
     return found + [f"{name} {reason}" for name, m in leaves(model).items() for reason in layer_objections(m)]
 
 
@@ -60,21 +57,23 @@ def layer_objections(layer: nn.Module) -> Iterator[str]:
         yield "does not flatten all but the first axis"
 
 
-def calls(model: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor) -> list[nn.Module]:
-    """The leaves in the order of their calls in ``forward(images)``; empty where something else lies between them.
+def facts(model: nn.Module) -> list:
+    """All that recognising reads of ``model``. While these are the same objects, so is what it finds."""
+    found: list = []
+    for module in model.modules():
+        found += type(module), hooked(module), *(value for name, value in vars(module).items() if name[0] != "_")
+    for name, p in model.named_parameters(remove_duplicate=False):
+        found += sys.intern(name), p, p.dtype, p.is_cpu, p.requires_grad
+    return found
 
-    Looked up once: as long as modules and modes are the same, so is the order.
-    """
-    key = tuple((id(m), type(m), m.training) for m in model.modules()), images.shape[1:]
-    if _called.get(model, (None,))[0] != key:
-        _called[model] = key, observed(model, forward, images)
-    named = leaves(model)
-    return [named[name] for name in _called[model][1]]
+
+def hooked(module: nn.Module) -> bool:
+    return any(getattr(module, hooks) for hooks in HOOKS)
 
 
 @torch.no_grad()
-def observed(model: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor) -> list[str]:
-    """The names of those leaves."""
+def calls(model: nn.Module, forward: Callable[[Tensor], Tensor], images: Tensor) -> list[nn.Module]:
+    """The leaves in the order of their calls in ``forward(images)``; empty where something else lies between them."""
     seen: list[tuple[nn.Module, tuple, Tensor]] = []
     hooks = [m.register_forward_hook(lambda *call: seen.append(call)) for m in leaves(model).values()]
     try:
@@ -88,8 +87,7 @@ def observed(model: nn.Module, forward: Callable[[Tensor], Tensor], images: Tens
     given = [images, *(output for *_, output in seen)]
     taken = [*(inputs[0] if len(inputs) == 1 else None for _, inputs, _ in seen), logits]
     joined = all(a is b or flattened(a, b) for a, b in zip(given, taken, strict=True))
-    names = {module: name for name, module in leaves(model).items()}
-    return [names[module] for module, *_ in seen] if joined else []
+    return [module for module, *_ in seen] if joined else []
 
 
 def flattened(a: Tensor, b: Tensor | None) -> bool:

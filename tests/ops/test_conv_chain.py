@@ -170,6 +170,16 @@ def test_threads_over_tasks_and_inside_them(case, tasks):
     assert torch.equal(outcome.gradient, again.gradient)
 
 
+@pytest.mark.parametrize("supports", [16, 17])
+def test_threads_share_large_images_that_are_left_over(supports, monkeypatch):
+    monkeypatch.setitem(CASES, "large", ([replace(PLAIN, pool=1), PLAIN], (1, 59, 57)))
+    p = problem("large", 1, supports, queries=19)
+    torch.set_num_threads(2)
+    outcome, again = p.run(1, "second"), p.run(1, "second")
+    assert distance(outcome.gradient, expected(p, 1, "second")[1]) < 1e-9
+    assert torch.equal(outcome.gradient, again.gradient)
+
+
 def kernels() -> list[tuple[str, bool]]:
     """Every instruction set of this machine, the best one with and without generated code."""
     extension = sm.backends.cpu.extension()
