@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
 from .lambda_layers import LayerRule, pattern_layers
 from .lambda_pattern import LambdaPattern
@@ -93,12 +94,19 @@ class LambdaAdaptation:
         unused = self._names(range(prefix.ready(first)))  # fewer weights to hand to the model take less time
         used = {name: weight for name, weight in weights.items() if name not in unused}
         clone.weights = operands = operands_of_step(used, names, clone.first_order)
-        with prefix.running(first):
-            loss = F.cross_entropy(clone(x), y)
+        alone = prefix.last is not None and prefix.ready(first) == len(self.layers) - 1
+        logits = self._last(operands, prefix.last) if alone else prefix.run(clone, x, first)
+        loss = F.cross_entropy(logits, y)
         clone.weights = {name: operands[name] for name in used if name in names}
         clone.adapt(loss)
         clone.weights = {**weights, **clone.weights}
         prefix.move(first)
+
+    def _last(self, operands: Mapping[str, Tensor], given: tuple) -> Tensor:
+        """The model's output where all but its last layer, one module, gave what they gave before."""
+        start = len(self.layers[-1].modules[0]) + 1
+        own = {name[start:]: weight for name, weight in operands.items()}
+        return functional_call(self._modules[-1][0], own, given)
 
     def _names(self, layers: Iterable[int]) -> set[str]:
         return {name for layer in layers for name in self.layers[layer].parameters}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -21,23 +21,35 @@ class PrefixCache:
 
     Args:
         layers: the modules of each layer, in the order in which they run.
+
+    Attributes:
+        last: what the last layer was given when all before it was kept, if that layer is one module, runs once and
+            gives what the model gives; otherwise None.
     """
 
     def __init__(self, layers: Sequence[Sequence[nn.Module]]):
         self.layers, self.unmoved = layers, len(layers)
         self.kept: dict[nn.Module, Any] = {}
+        self.last: tuple | None = None
+        self._end: Any = None
 
     def ready(self, first: int) -> int:
         """How many layers before ``first`` need not run any more."""
         return min(first, self.unmoved) if all(m in self.kept for m in self._before(first)) else 0
 
-    @contextmanager
-    def running(self, first: int) -> Iterator[None]:
-        """In the block the model's layers before ``first`` give what they gave before, or keep what they give.
+    def run(self, model: nn.Module, x: Tensor, first: int) -> Tensor:
+        """``model(x)``, in which the layers before ``first`` give what they gave before, or keep what they give.
 
-        Raises (in the block):
+        Raises:
             RuntimeError: the model does not run its layers one after another and each once.
         """
+        with self._running(first):
+            y = model(x)
+        self.last = self.last if self._end is y else None
+        return y
+
+    @contextmanager
+    def _running(self, first: int) -> Iterator[None]:
         prefix = self._before(first)
         filling = any(m not in self.kept for m in prefix)
         after = [layer[0] for layer in self.layers[first:]] if filling else []
@@ -50,13 +62,16 @@ class PrefixCache:
                 self.kept[module] = forward(*args, **kwargs)
             return self.kept[module]
 
-        def late(forward: Any, *args: Any, **kwargs: Any) -> Any:
+        def late(module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
             check_order(len(ran) == len(prefix))
-            return forward(*args, **kwargs)
+            whole = self._end is None and not kwargs and [module] == list(self.layers[-1])
+            self._end = forward(*args, **kwargs)
+            self.last = args if whole else None
+            return self._end
 
         with (
             attributes_set(prefix, lambda m: {"forward": partial(once, m, m.forward)}),
-            attributes_set(after, lambda m: {"forward": partial(late, m.forward)}),
+            attributes_set(after, lambda m: {"forward": partial(late, m, m.forward)}),
         ):
             yield
 

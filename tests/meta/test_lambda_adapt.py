@@ -187,6 +187,25 @@ class Twice(nn.Module):
         return self.head(self.body(self.body(x)).flatten(1))
 
 
+class HeadTwice(nn.Module):
+    """What its head is given is its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(1, 3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.head(self.head(self.body(x).mean((2, 3))))
+
+
+def test_a_head_that_runs_twice(task):
+    learner = MAML(HeadTwice().double(), lr=LR)
+    expected = by_rates(learner, "01", *task[:2]).weights
+    weights = LambdaAdaptation(learner, LambdaPattern("01"))(*task[:2], STEPS).weights
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected[name], **EXACT)
+
+
 @pytest.mark.parametrize("make", [HeadFirst, Twice])
 def test_layers_out_of_order_are_refused(make, task):
     model = make().double()

@@ -94,6 +94,14 @@ def test_dense(pattern, cache, first_order, task):
     assert +counted.counts == expected(pattern, cache, LAYERS - 1)
 
 
+@pytest.mark.parametrize("cache, passes", [(True, 1), (False, STEPS)])
+def test_the_last_layer_runs_by_itself(cache, passes, task):
+    learner, calls = MAML(model()), []
+    learner.module.register_forward_hook(lambda *_: calls.append(1))
+    LambdaAdaptation(learner, LambdaPattern("00001"), prefix_cache=cache)(*task, STEPS)
+    assert len(calls) == passes
+
+
 def test_a_prefix_of_a_first_order_learner_has_no_graph(task):
     for first_order in (True, False):
         learner = MAML(model(), first_order=first_order)
