@@ -40,9 +40,12 @@ def mean_accuracy(name: str, seeds: Seeds) -> str:
 
 
 def difference(name: str, base: str, seeds: Seeds) -> str:
-    """Mean difference to `base` over the seeds that have both."""
+    """Mean difference to `base` over the seeds that have both, and the range where there are several."""
     both = [r[name]["accuracy"] - r[base]["accuracy"] for r in seeds.values() if name in r and base in r]
-    return f"{sum(both) / len(both):+.2f}" if both and name != base else ""
+    if not both or name == base:
+        return ""
+    spread = f" ({min(both):+.2f} to {max(both):+.2f})" if len(both) > 1 else ""
+    return f"{sum(both) / len(both):+.2f}{spread}"
 
 
 def ratios(values: Sequence[float]) -> str:

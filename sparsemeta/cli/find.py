@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def find(
     out: Annotated[Path, typer.Option(help="Ticket file to write; figures and plots go beside it.")],
-    method: Annotated[str, typer.Option(help="imp, magnitude, snip, grasp, synflow, taylor, obs, random, ...")] = "imp",
+    method: Annotated[str, typer.Option(help="imp, mwt, anp, or a score: magnitude, snip, obs, taylor, ...")] = "imp",
     sparsity: Annotated[float, typer.Option(help="Fraction of the covered weights to prune.")] = 0.8,
     block: Annotated[str, typer.Option(help="1x1, 4x4, 4x4x3x3, kernels, channels, or 2:4.")] = "1x1",
     distribution: Annotated[str, typer.Option(help="global, layer or erk.")] = "global",

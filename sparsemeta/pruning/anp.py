@@ -17,7 +17,7 @@ from ..ticket import Ticket
 from .anp_plan import Plan
 from .anp_round import prune_layers_
 from .cost import PASSES, Cost, sample_flops, stopwatch
-from .imp import check_beginning, check_search, identity
+from .imp import check_beginning, check_length, check_search, identity
 from .imp_state import ImpState
 from .kinds import Kind
 from .mwt_carry import densified
@@ -51,6 +51,7 @@ def anp(model: nn.Module, search: Search) -> Found:
             f"{type(search.run).__name__}, {search.sparsity!r} and {search.kind!r}"
         )
     plan = Plan.of(search)
+    check_length(search, plan.pretrain + len(plan.fractions) * plan.retrain)
     with tempfile.TemporaryDirectory() as temporary:
         state = ImpState(search.state or Path(temporary))
         state.open({"anp": vars(plan) | {"operation": vars(plan.operation)}, **identity(search)}, search.resume)

@@ -66,6 +66,15 @@ def check_search(model: nn.Module, search: Search) -> None:
         )
 
 
+def check_length(search: Search, steps: int) -> None:
+    """Raise `ValueError` where a search of so many steps would go on behind the end of the run's cosine."""
+    if steps > search.run.steps and search.run.facts.get("schedule") == "cosine":
+        raise ValueError(
+            f"expected a search of at most {search.run.steps} steps, where the run's cosine ends, got one of up to "
+            f"{steps}; take schedule='constant', or shorter rounds or levels"
+        )
+
+
 def check_beginning(model: nn.Module, state: ImpState) -> None:
     """The first weights are part of the search: others would give another ticket."""
     if "theta_0" not in state.store:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..ticket import Ticket
 from .cost import Cost, sample_flops, stopwatch
-from .imp import check_beginning, check_search, identity
+from .imp import check_beginning, check_length, check_search, identity
 from .imp_state import ImpState
 from .mwt_carry import densified, first_order
 from .mwt_detection import Detector, Distances, Level, distances, kept_fraction
@@ -49,6 +49,7 @@ def mwt(model: nn.Module, search: Search) -> Found:
         raise ValueError(f"expected light_order, that of the search's meta-gradients, to be 1 or 2; got {order!r}")
     others = {key: value for key, value in search.options.items() if key not in (*own, "light_order")}
     rounds = ScoreRounds("magnitude", "iterative", replace(search, keep_one="unit", options=others))
+    check_length(search, search.rewind + len(rounds.levels) * detector.cap)
     with tempfile.TemporaryDirectory() as temporary:
         state = ImpState(search.state or Path(temporary))
         settings = {"method": "mwt", "levels": rounds.levels, "detector": vars(detector), **identity(search)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 from .records import Record
 
@@ -56,14 +56,17 @@ def _blocks(records: Sequence[Record]) -> list[tuple[str, ...]]:
 
 
 def _accuracy(group: Sequence[Record]) -> str:
-    """Mean and half its 95 % interval: over the repetitions, or over the tasks or images of the only one."""
-    values, first = [record["accuracy"] for record in group], group[0]
-    if len(values) > 1:
-        half = 1.96 * stdev(values) / math.sqrt(len(values))
-    else:
-        p = values[0] / 100
-        half = first["interval"] if "interval" in first else 196 * math.sqrt(p * (1 - p) / first["test_images"])
-    return f"{fmean(values):.2f} ± {half:.2f}"
+    """Mean and half its 95 % interval over the tasks or images of all repetitions, and the range of these."""
+    values = [record["accuracy"] for record in group]
+    half = math.hypot(*map(_half, group)) / len(group)
+    spread = f" ({min(values):.2f} to {max(values):.2f})" * (len(values) > 1)
+    return f"{fmean(values):.2f} ± {half:.2f}{spread}"
+
+
+def _half(record: Record) -> float:
+    """Half of the 95 % interval of one accuracy: over its tasks, or of a share of its images."""
+    p = record["accuracy"] / 100
+    return record["interval"] if "interval" in record else 196 * math.sqrt(p * (1 - p) / record["test_images"])
 
 
 def _mean(group: Sequence[Record], key: str) -> float:

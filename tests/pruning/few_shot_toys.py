@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from sparsemeta.models import FiLM
+
 WAYS, SHOTS, QUERIES, SIZE = 3, 2, 4, 8
 
 
@@ -45,3 +47,10 @@ def conv_net(seed: int = 5) -> nn.Sequential:
         nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4, track_running_stats=False), nn.Softplus(),
         nn.Conv2d(4, 4, 3, padding=1, stride=2), nn.Softplus(), nn.Flatten(), nn.Linear(64, WAYS),
     )  # fmt: skip
+
+
+def film_net(seed: int = 5) -> nn.Sequential:
+    """The same with a context before the first activation, for CAVIA."""
+    net = conv_net(seed)
+    net[1] = FiLM(4, size=6)
+    return net

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from few_shot_toys import QUERIES, SHOTS, WAYS, NoisyClasses, conv_net
+from few_shot_toys import QUERIES, SHOTS, WAYS, NoisyClasses, conv_net, film_net
 from torch import nn
 
 from sparsemeta.meta import MAML, CheckpointError, TrainConfig
@@ -151,6 +152,21 @@ def test_a_resumed_search_ends_in_the_same_weights(tmp_path, stop):
 def test_a_trained_model_needs_no_training_before():
     found = find_ticket("anp", conv_net(), run=meta_run(), sparsity=0.2, pretrain=0, **OPTIONS)
     assert [r["step"] for r in found.trace] == [2, 4]
+
+
+@pytest.mark.parametrize(("algorithm", "net"), [("reptile", conv_net), ("cavia", film_net)])
+def test_each_algorithm_adapts_in_its_own_way(algorithm, net):
+    run = MetaRun(NoisyClasses(), replace(CONFIG, algorithm=algorithm))
+    options = {**OPTIONS, "sparsity": 0.1, "pretrain": 0}
+    adapted, plain = (
+        find_ticket("anp", net(), run=run, importance=how, **options) for how in ("adapted", "unadapted")
+    )
+    assert all(p.numel - p.nnz == int(0.1 * p.numel) for p in adapted.ticket.values())
+    assert adapted.ticket["0.weight"] == plain.ticket["0.weight"], "what enters the first layer does not adapt"
+    assert not torch.equal(adapted.rewind.model["6.weight"], plain.rewind.model["6.weight"])
+    assert ("1.affine.weight" in adapted.ticket) == (algorithm == "cavia")
+    network, start = adapted.rewind.sparse(net(), adapted.ticket)
+    assert run.run(network, 3, start).snapshot.step == 3
 
 
 def test_resnet12_with_shortcuts_and_without_biases():

@@ -172,6 +172,13 @@ def test_a_learner_that_learns_more_than_the_model_is_named_before_training(meth
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize(("method", "options", "steps"), [("mwt", OPTIONS, 2 + 7 * 8), ("anp", {}, 40 + 8 * 40)])
+def test_a_search_past_the_end_of_a_cosine_is_named_before_training(method, options, steps, tmp_path):
+    with pytest.raises(ValueError, match=rf"at most 40 steps, .* got one of up to {steps}; take schedule="):
+        find_ticket(method, conv_net(), run=meta_run(schedule="cosine"), state=tmp_path / "state", **options)
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.mark.parametrize("algorithm", ["fomaml", "reptile"])
 def test_a_learner_of_the_model_alone_has_nothing_beside(algorithm):
     assert meta_run(algorithm=algorithm).learned_beside(conv_net()) == []

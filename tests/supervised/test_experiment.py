@@ -10,6 +10,7 @@ import torch
 
 from sparsemeta.data import ImageClasses, Splits
 from sparsemeta.supervised import Blocks, Experiment, Family, experiment
+from sparsemeta.supervised.experiment_table import as_markdown
 from sparsemeta.supervised.records import Records
 from sparsemeta.ticket import Ticket
 
@@ -83,6 +84,12 @@ def test_another_configuration_takes_another_folder(splits, tmp_path):
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(ValueError, match="expected an experiment's results"):
         experiment(Experiment(family=FAMILY), splits, tmp_path)
+
+
+def test_repetitions_share_a_line_with_their_range():
+    dense = [{"part": "blocks", "kind": "dense", "accuracy": a, "interval": i} for a, i in ((40.0, 0.6), (44.0, 0.8))]
+    assert "| dense |  |  |  | 2 | 42.00 ± 0.50 (40.00 to 44.00) |" in as_markdown(dense)
+    assert "| 1 | 40.00 ± 0.60 |" in as_markdown(dense[:1])
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
