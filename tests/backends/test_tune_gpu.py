@@ -112,10 +112,12 @@ def test_each_pass_has_a_choice_of_its_own_and_derivatives_are_right(monkeypatch
 def test_code_made_for_a_pattern_is_a_route_and_the_table_stands_in_where_it_cannot_run(
     scripted, monkeypatch, gpu, reasons, way
 ):
+    found = []
+    monkeypatch.setattr(cuda, "generated_reasons", lambda conv, device: found)
     scripted(cuda_generated=0.1)
     backends.tune(convolve)
     gpu.clear()
-    monkeypatch.setattr(cuda, "generated_reasons", lambda conv, device: reasons)
+    found += reasons
     convolve()
     assert gpu == [("cuda", "masked_conv2d", way)]
 
