@@ -45,7 +45,15 @@ class GeneratedProduct {
   const std::vector<std::int32_t>& source() const { return source_; }
   std::int64_t groups() const { return static_cast<std::int64_t>(group_begin_.size()) - 1; }
   std::int64_t parts() const { return static_cast<std::int64_t>(parts_.size()); }
+  std::int64_t begin(std::int64_t part) const { return part < parts() ? parts_[static_cast<std::size_t>(part)].values : static_cast<std::int64_t>(source_.size()); }  // in weights
   std::int64_t group_begin(std::int64_t group) const { return group_begin_[static_cast<std::size_t>(group)]; }  // in parts
+
+  // Where in [0, positions) of a group thread `thread` of `team` begins, so that each has as many weights times positions.
+  std::int64_t share(std::int64_t group, std::int64_t positions, std::int64_t thread, std::int64_t team) const {
+    const auto cost = [&](std::int64_t g) { return begin(group_begin(g)) + g; };
+    const auto before = cost(groups()) * positions * thread / team - cost(group) * positions;
+    return std::clamp<std::int64_t>(before / (cost(group + 1) - cost(group)), 0, positions);
+  }
 
   void run(std::int64_t part, ProductOperands operands) const {
     const auto& p = parts_[static_cast<std::size_t>(part)];

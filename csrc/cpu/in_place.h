@@ -24,35 +24,39 @@ inline bool is_in_place(const View& v, const Plane& p, const Work& work) {
          (work.tasks == 1 || v.task % lanes16 == 0);
 }
 
-// The first and the last channels of a batch, copied to where a shifted vector may read past them.
+// The first and the last channels of a batch, or of some images, copied to where a shifted vector may read past them.
 class Edges {
  public:
-  Edges(const InPlace& p, std::int64_t channels, Buffer<float>& buffer)
-      : slack_((p.reach + 3 * lanes16) / lanes16 * lanes16 + lanes16), size_(channels * p.plane), reach_(std::min(size_, p.edge(channels) * p.plane + slack_)) {
+  // `step`: elements from one copied image to the next.
+  Edges(const InPlace& p, std::int64_t channels, Buffer<float>& buffer, std::int64_t images = 1, std::int64_t step = 0)
+      : slack_((p.reach + 3 * lanes16) / lanes16 * lanes16 + lanes16), size_(channels * p.plane), reach_(std::min(size_, p.edge(channels) * p.plane + slack_)), step_(step) {
     start_ = (size_ - reach_) / lanes16 * lanes16;
-    const auto room = slack_ + (reach_ + 2 * lanes16) / lanes16 * lanes16 + slack_;
+    const auto room = slack_ + (reach_ + 2 * lanes16) / lanes16 * lanes16 + slack_ + (images - 1) * step;
     first_ = buffer.get(2 * room) + slack_;
     last_ = first_ + room - start_;
     std::fill_n(first_ - slack_, 2 * room, 0.0f);
   }
 
-  void copy(const float* first_image, const float* last_image) {
-    std::copy_n(first_image, reach_, first_);
-    std::copy_n(last_image + start_, size_ - start_, last_ + start_);
+  void copy(const float* first_image, const float* last_image, std::int64_t i = 0) {
+    std::copy_n(first_image, reach_, first_ + i * step_);
+    std::copy_n(last_image + start_, size_ - start_, last_ + i * step_ + start_);
   }
+
+  bool meet() const { return reach_ == size_; }  // the ends meet: no channel counts as one of the last
+  const float* first() const { return first_; }  // where the image would start, of which the first channels are a copy
+  const float* last() const { return last_; }
 
   // Where an image's first and last channels are to be read, `x` into it.
   const float* first(const float* x, std::int64_t skip, std::int64_t n, std::int64_t images) const {
-    const bool behind = n == images - 1 && reach_ == size_;  // the ends meet: no channel counts as one of the last
-    return n == 0 ? first_ + skip : behind ? last_ + skip : x;
+    return n == 0 ? first_ + skip : n == images - 1 && meet() ? last_ + skip : x;
   }
   const float* last(const float* x, std::int64_t skip, std::int64_t n, std::int64_t images) const {
     return n == images - 1 ? last_ + skip : x;
   }
 
  private:
-  std::int64_t slack_, size_, reach_, start_;
-  float *first_, *last_;  // where the image would start
+  std::int64_t slack_, size_, reach_, step_, start_;
+  float *first_, *last_;
 };
 
 // The forward, or with the transposed code and masks the input gradient.
@@ -84,76 +88,97 @@ struct InPlaceProduct {
       }
   }
 
-  const float* sorted_values(std::int64_t t) const {
+  // Those of parts [first, last), in their order.
+  const float* sorted_values(std::int64_t t, std::int64_t first, std::int64_t last) const {
     const auto& source = code.source();
     float* kept = Scratch<float>::mine().values.get(static_cast<std::int64_t>(source.size()) + 1);
     const float* given = reinterpret_cast<const float*>(values.data) + t * values.task;
-    for (std::size_t j = 0; j < source.size(); ++j) kept[j] = given[source[j]];
+    for (auto j = code.begin(first); j < code.begin(last); ++j) kept[j] = given[source[static_cast<std::size_t>(j)]];
     return kept;
   }
 
-  // Threads share the positions; of a pattern whose code is far larger than the caches they share the code.
+  // Vectors [begin, end) of all tasks, tile by tile.
+  void positions(std::int64_t begin, std::int64_t end, std::int64_t first_part, std::int64_t last_part, const Work& work, Edges& edges) const {
+    const auto each = work.images * place.vectors;
+    const float* kept = nullptr;
+    for (std::int64_t at = begin, task = -1; at < end;) {
+      const auto t = at / each, stop = std::min(end, (t + 1) * each);
+      if (t != task) kept = sorted_values(task = t, first_part, last_part), edges.copy(image(t, 0), image(t, work.images - 1));
+      const auto tiles = (stop - at + code.tile_vectors() - 1) / code.tile_vectors();
+      const auto next = at + (stop - at + tiles - 1) / tiles;
+      tile(t, at - t * each, next - t * each, work.images, first_part, last_part, kept, edges);
+      at = next;
+    }
+  }
+
+  // Threads share the positions. Where each would have less than a tile, and of a pattern whose code is far larger than the
+  // caches, they share the code, one group after another: as many weights times positions for each thread.
   void run(const Work& work, int threads) const {
-    const auto each = work.images * place.vectors, all = work.tasks * each;
-    const bool by_code = work.tasks < threads && code.groups() >= 8 * threads;
+    const auto all = work.tasks * work.images * place.vectors;
+    const bool by_code = work.tasks < threads && (code.groups() >= 8 * threads || all < threads * code.tile_vectors());
 #pragma omp parallel num_threads(threads)
     {
       const auto me = omp_get_thread_num(), team = omp_get_num_threads();
-      const auto begin = by_code ? 0 : all * me / team, end = by_code ? all : all * (me + 1) / team;
-      const auto first = by_code ? code.group_begin(code.groups() * me / team) : 0;
-      const auto last = by_code ? code.group_begin(code.groups() * (me + 1) / team) : code.parts();
       Edges edges(place, channels_in, Scratch<float>::mine().other);
-      const float* kept = nullptr;
-      for (std::int64_t at = begin, task = -1; at < end;) {
-        const auto t = at / each, stop = std::min(end, (t + 1) * each);
-        if (t != task) kept = sorted_values(task = t), edges.copy(image(t, 0), image(t, work.images - 1));
-        const auto tiles = (stop - at + code.tile_vectors() - 1) / code.tile_vectors();
-        const auto next = at + (stop - at + tiles - 1) / tiles;
-        tile(t, at - t * each, next - t * each, work.images, first, last, kept, edges);
-        at = next;
+      if (!by_code) positions(all * me / team, all * (me + 1) / team, 0, code.parts(), work, edges);
+      for (std::int64_t group = 0; by_code && group < code.groups(); ++group) {
+        const auto first = code.group_begin(group), last = code.group_begin(group + 1);
+        const auto share = [&](int thread) { return code.share(group, all, thread, team); };
+        positions(share(me), share(me + 1), first, last, work, edges);
       }
     }
   }
 };
 
-// Tiles of the weight gradient: x where it lies, the lines of g side by side, one group after another. A tile is a part of
-// one image or some whole ones; the first and the last image are read from other places, and so alone.
-struct InPlaceTiles {
+// Pieces of the weight gradient: a tile of x where it lies, and a group of lines of g, which is packed. A tile is a part of one
+// image or some whole ones. The groups of a tile follow one another, or of few tiles the tiles of a group.
+struct InPlacePieces {
   const ConvPlan& plan;
   const GeneratedCorrelation& code;
   View g, x;
+  Work work;
+  std::int64_t parts;  // that will share them
   static constexpr auto most = GeneratedCorrelation::most_vectors;
+  static constexpr std::int64_t few_tiles = 4;  // of a part: with fewer, parts share the code, which is more than their tiles
 
   struct Tile {
     std::int64_t image, images, begin, vectors;
   };
+  struct Piece {
+    std::int64_t tile, group;
+  };
 
   const std::vector<std::int32_t>& source() const { return code.source(); }
+  std::int64_t count() const { return tiles() * groups(); }
+  bool all_lanes() const { return tiles() > 1 && LaneSums<float>::fit(plan.nnz); }
 
-  std::int64_t count(const Work& work, std::int64_t) const { return at_once() > 1 ? std::min<std::int64_t>(work.images, 2) + groups(work) : work.images * tiles(); }
+  // Weights that pieces [begin, end) have a share of.
+  Range weights(std::int64_t begin, std::int64_t end) const {
+    if (begin == end || !by_group()) return {0, begin == end ? 0 : plan.nnz};
+    return {code.begin(group(piece(begin)).parts_begin), code.begin(group(piece(end - 1)).parts_end)};
+  }
 
-  // sums += tile c of task t.
-  void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t, const LaneSums<float>& sums) const {
+  // sums += piece c of task t.
+  void add(std::int64_t c, std::int64_t t, const LaneSums<float>& sums) const {
     const auto& place = plan.in_place;
-    const auto tile = this->tile(c, work), next = this->tile(std::min(c + 1, count(work, 0) - 1), work);
+    const auto tile = this->tile(piece(c).tile), next = this->tile(std::min(piece(c).tile + 1, tiles() - 1));
     auto& scratch = Scratch<float>::mine();
     const float* from = at(x, t, tile);
     const auto step = [&](const View& v) { return (v.image - tile.vectors * lanes16) * static_cast<std::int64_t>(sizeof(float)); };
     CorrelationOperands operands{from, from, from, nullptr, nullptr, nullptr, place.masks.data() + tile.begin * place.mask_row,
                                  at(x, t, next), at(g, t, next), tile.vectors, tile.images, step(x), step(g)};
-    if (tile.image == 0 || tile.image == work.images - 1) {
+    if (tile.image == 0 || tile.image + tile.images == work.images) {
+      Edges edges(place, plan.x.channels, scratch.other, tile.images, x.image);
       const auto skip = tile.begin * lanes16;
-      Edges edges(place, plan.x.channels, scratch.other);
-      edges.copy(from - skip, from - skip);
-      operands.first = edges.first(from, skip, tile.image, work.images);
-      operands.last = edges.last(from, skip, tile.image, work.images);
+      for (std::int64_t i = 0; i < tile.images; ++i) edges.copy(from - skip + i * x.image, from - skip + i * x.image, i);
+      operands.first = edges.first() + skip;
+      operands.last = edges.last() + skip;
     }
-    for (const auto& group : code.groups()) {
-      float* held = scratch.packed.get((group.lines_end - group.lines_begin) * pitch());
-      for (auto line = group.lines_begin; line < group.lines_end; ++line) pack(at(g, t, tile) + line * g.channel, tile, held + (line - group.lines_begin) * pitch());
-      operands.g = held - group.lines_begin * pitch();
-      sums.add(code, group.parts_begin, group.parts_end, operands);
-    }
+    const auto& lines = group(piece(c));
+    float* held = scratch.packed.get((lines.lines_end - lines.lines_begin) * pitch());
+    for (auto line = lines.lines_begin; line < lines.lines_end; ++line) pack(at(g, t, tile) + line * g.channel, tile, held + (line - lines.lines_begin) * pitch());
+    operands.g = held - lines.lines_begin * pitch();
+    sums.add(code, lines.parts_begin, lines.parts_end, operands);
   }
 
   void pack(const float* from, const Tile& tile, float* to) const {
@@ -166,20 +191,23 @@ struct InPlaceTiles {
   }
 
   static std::int64_t pitch() { return (most + 1) * lanes16; }
-  std::int64_t tiles() const { return (plan.in_place.vectors + most - 1) / most; }      // of an image
-  std::int64_t at_once() const { return most / std::max<std::int64_t>(1, plan.in_place.vectors); }  // images of a tile
-  std::int64_t groups(const Work& work) const { return (std::max<std::int64_t>(work.images - 2, 0) + at_once() - 1) / at_once(); }
+  std::int64_t groups() const { return static_cast<std::int64_t>(code.groups().size()); }
+  const LineGroup& group(const Piece& piece) const { return code.groups()[static_cast<std::size_t>(piece.group)]; }
+  bool by_group() const { return tiles() < few_tiles * parts; }
+  Piece piece(std::int64_t c) const { return by_group() ? Piece{c % tiles(), c / tiles()} : Piece{c / groups(), c % groups()}; }
 
-  Tile tile(std::int64_t c, const Work& work) const {
+  std::int64_t of_image() const { return (plan.in_place.vectors + most - 1) / most; }                     // tiles
+  std::int64_t at_once() const { return most / std::max<std::int64_t>(1, plan.in_place.vectors); }        // images of a tile
+  std::int64_t tiles() const { return at_once() > 1 ? (work.images + at_once() - 1) / at_once() : work.images * of_image(); }
+
+  Tile tile(std::int64_t i) const {
     const auto all = plan.in_place.vectors;
     if (at_once() > 1) {
-      const auto between = work.images - 2, n = groups(work);
-      if (c == 0 || c > n) return {c == 0 ? 0 : work.images - 1, 1, 0, all};
-      const auto begin = between * (c - 1) / n, end = between * c / n;
-      return {1 + begin, end - begin, 0, all};
+      const auto begin = work.images * i / tiles();
+      return {begin, work.images * (i + 1) / tiles() - begin, 0, all};
     }
-    const auto i = c % tiles(), begin = all * i / tiles();
-    return {c / tiles(), 1, begin, all * (i + 1) / tiles() - begin};
+    const auto part = i % of_image(), begin = all * part / of_image();
+    return {i / of_image(), 1, begin, all * (part + 1) / of_image() - begin};
   }
   static const float* at(const View& v, std::int64_t task, const Tile& tile) {
     return reinterpret_cast<const float*>(v.data) + task * v.task + tile.image * v.image + tile.begin * lanes16;

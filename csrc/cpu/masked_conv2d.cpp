@@ -35,6 +35,9 @@ int threads_for(const ConvPlan& plan, const Work& work) {
   return work_size < 1e6 ? 1 : work.threads;
 }
 
+// Parts of a task's positions: one where there are as many tasks as threads.
+std::int64_t parts_for(const Work& work, int threads) { return work.tasks < threads ? threads : 1; }
+
 template <class T>
 const T* task(const Rows& rows, std::int64_t t) {
   return rows.data ? reinterpret_cast<const T*>(rows.data) + t * rows.task : nullptr;
@@ -202,6 +205,7 @@ template <class T>
 struct CompiledCorrelation {
   using S = Simd<T>;
   const ConvPlan& plan;
+  static constexpr bool generated = false;
 
   std::int64_t tile() const { return tile_vectors; }
   const std::vector<std::int32_t>& source() const { return plan.forward.source; }
@@ -212,6 +216,7 @@ struct CompiledCorrelation {
 
 struct GeneratedSums {
   const GeneratedCorrelation& correlation;
+  static constexpr bool generated = true;
 
   std::int64_t tile() const { return GeneratedCorrelation::most_vectors; }
   const std::vector<std::int32_t>& source() const { return correlation.source(); }
@@ -220,22 +225,26 @@ struct GeneratedSums {
   }
 };
 
-// Chunks of the weight gradient for any shape: the lines of g stay packed while those of x pass block by block.
+// Pieces of the weight gradient for any shape: the lines of g stay packed while those of x pass block by block.
 template <class T, class Engine>
-struct PackedChunks {
+struct PackedPieces {
   using S = Simd<T>;
   const ConvPlan& plan;
   const Engine engine;
   View g, x;
+  Work work;
+  std::int64_t parts;  // that will share them
+  Chunks chunks{positions(plan, work), plan.grad_capacity, S::lanes, parts};
 
   const std::vector<std::int32_t>& source() const { return engine.source(); }
-  Chunks chunks(const Work& work, std::int64_t parts) const { return {positions(plan, work), plan.grad_capacity, S::lanes, parts}; }
-  std::int64_t count(const Work& work, std::int64_t parts) const { return chunks(work, parts).count; }
+  std::int64_t count() const { return chunks.count; }
+  bool all_lanes() const { return !Engine::generated || LaneSums<T>::fit(plan.nnz); }
+  Range weights(std::int64_t, std::int64_t) const { return {0, plan.nnz}; }
 
-  void add(std::int64_t c, std::int64_t t, const Work& work, std::int64_t parts, const LaneSums<T>& sums) const {
+  // sums += piece c of task t.
+  void add(std::int64_t c, std::int64_t t, const LaneSums<T>& sums) const {
     const Index& index = plan.forward;
-    const auto span = chunks(work, parts).span;
-    const Chunk chunk{c * span, span, work.images};
+    const Chunk chunk{c * chunks.span, chunks.span, work.images};
     auto& scratch = Scratch<T>::mine();
     const Lines<T> outputs(plan, plan.y, chunk, 0, 0), inputs(plan, plan.x, chunk, 0, plan.halo);
     T* held = scratch.packed.get(index.lines_out * plan.grad_pitch);
@@ -257,29 +266,35 @@ template <class T, class Pieces>
 struct Correlation {
   const Pieces pieces;
   std::int64_t nnz;
-  bool all_lanes;
 
-  // Part `part` of `parts` of one task's pieces.
-  void sum_pieces(std::int64_t t, std::int64_t part, std::int64_t parts, const Work& work, T* out) const {
-    const LaneSums<T> sums(nnz, all_lanes, Scratch<T>::mine().sums);
-    const auto count = pieces.count(work, parts);
-    for (auto c = count * part / parts; c < count * (part + 1) / parts; ++c) pieces.add(c, t, work, parts, sums);
+  // The weights that part `part` of one task's pieces has summed up for `out`.
+  Range sum_pieces(std::int64_t t, std::int64_t part, T* out) const {
+    const auto begin = pieces.count() * part / pieces.parts, end = pieces.count() * (part + 1) / pieces.parts;
+    const auto weights = pieces.parts == 1 ? Range{0, nnz} : pieces.weights(begin, end);
+    const LaneSums<T> sums(weights, pieces.all_lanes(), Scratch<T>::mine().sums);
+    for (auto c = begin; c < end; ++c) pieces.add(c, t, sums);
     sums.scatter(pieces.source(), out);
+    return weights;
   }
 
   // Parts are added in order, so that the same threads give the same bits.
-  void run(const Rows& values, const Work& work, int threads) const {
-    const auto parts = work.tasks < threads ? threads : 1;
+  void run(const Rows& values, std::int64_t tasks, int threads) const {
+    const auto parts = pieces.parts;
     T* out = reinterpret_cast<T*>(values.data);
-    T* extra = Scratch<T>::mine().values.get(std::max<std::int64_t>(1, work.tasks * (parts - 1) * nnz));
+    T* summed = parts == 1 ? nullptr : Scratch<T>::mine().values.get(std::max<std::int64_t>(1, tasks * parts * nnz));
+    std::vector<Range> ranges(static_cast<std::size_t>(tasks * parts));
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (std::int64_t i = 0; i < work.tasks * parts; ++i) {
-      const auto t = i / parts, part = i % parts;
-      sum_pieces(t, part, parts, work, part ? extra + (t * (parts - 1) + part - 1) * nnz : out + t * values.task);
+    for (std::int64_t i = 0; i < tasks * parts; ++i)
+      ranges[static_cast<std::size_t>(i)] = sum_pieces(i / parts, i % parts, parts == 1 ? out + i * values.task : summed + i * nnz);
+    for (std::int64_t t = 0; t < (parts == 1 ? 0 : tasks); ++t) {
+      T* to = out + t * values.task;
+      std::fill_n(to, nnz, T{0});
+      for (auto i = t * parts; i < (t + 1) * parts; ++i)
+        for (auto j = ranges[static_cast<std::size_t>(i)].begin; j < ranges[static_cast<std::size_t>(i)].end; ++j) {
+          const auto at = pieces.source()[static_cast<std::size_t>(j)];
+          to[at] += summed[i * nnz + at];
+        }
     }
-    for (std::int64_t t = 0; t < work.tasks; ++t)
-      for (std::int64_t part = 1; part < parts; ++part)
-        for (std::int64_t j = 0; j < nnz; ++j) out[t * values.task + j] += extra[(t * (parts - 1) + part - 1) * nnz + j];
   }
 };
 
@@ -315,13 +330,14 @@ bool generated_weight_grad(const ConvPlan& plan, View g, View x, Rows values, co
   if constexpr (std::is_same_v<T, float> && vector_bytes == 64) {
     if (!plan.generate) return false;
     const int threads = threads_for(plan, work);
+    const auto parts = parts_for(work, threads);
     const auto& place = plan.in_place;
     if (place.possible && is_in_place(x, plan.x, work) && has_planes(g, plan.y)) {
       const auto& code = place.weight_grad.get([&] {
-        const Layout layout{plan.x.channels, plan.y.channels, place.plane, InPlaceTiles::pitch(), place.mask_row, place.edge(plan.x.channels), place.plane, place.plane};
+        const Layout layout{plan.x.channels, plan.y.channels, place.plane, InPlacePieces::pitch(), place.mask_row, place.edge(plan.x.channels), place.plane, place.plane};
         return std::make_shared<const GeneratedCorrelation>(place.weights, layout, plan.x.channels);
       });
-      if (code.ready()) Correlation<T, InPlaceTiles>{{plan, code, g, x}, plan.nnz, LaneSums<T>::fit(plan.nnz)}.run(values, work, threads);
+      if (code.ready()) Correlation<T, InPlacePieces>{{plan, code, g, x, work, parts}, plan.nnz}.run(values, work.tasks, threads);
       return code.ready();
     }
     const auto& code = plan.generated.get([&] {
@@ -329,7 +345,7 @@ bool generated_weight_grad(const ConvPlan& plan, View g, View x, Rows values, co
       const Layout layout{index.lines_in, index.lines_out, index.pitch, plan.grad_pitch, 0, 0, 0, 0};
       return std::make_shared<const GeneratedCorrelation>(packed_weights(index), layout, index.block_lines);
     });
-    if (code.ready()) Correlation<T, PackedChunks<T, GeneratedSums>>{{plan, {code}, g, x}, plan.nnz, LaneSums<T>::fit(plan.nnz)}.run(values, work, threads);
+    if (code.ready()) Correlation<T, PackedPieces<T, GeneratedSums>>{{plan, {code}, g, x, work, parts}, plan.nnz}.run(values, work.tasks, threads);
     return code.ready();
   }
   return false;
@@ -358,7 +374,8 @@ void input_grad(const ConvPlan& plan, View g, Rows values, View x, const Work& w
 template <class T>
 void weight_grad(const ConvPlan& plan, View g, View x, Rows values, const Work& work) {
   if (generated_weight_grad<T>(plan, g, x, values, work)) return;
-  Correlation<T, PackedChunks<T, CompiledCorrelation<T>>>{{plan, {plan}, g, x}, plan.nnz, true}.run(values, work, threads_for(plan, work));
+  const int threads = threads_for(plan, work);
+  Correlation<T, PackedPieces<T, CompiledCorrelation<T>>>{{plan, {plan}, g, x, work, parts_for(work, threads)}, plan.nnz}.run(values, work.tasks, threads);
 }
 
 }  // namespace

@@ -20,6 +20,11 @@ LARGE = [case for case in CASES if case.name in NAMES] + [
     Case("two-tasks", (16, 16, 3, 3), (21, 21), 5, padding=1, tasks=2, x="channels_last"),
     Case("three-tasks", (16, 16, 3, 3), (21, 21), 5, padding=1, stride=2, tasks=3, g="transposed"),
     Case("wide-line", (8, 8, 1, 3), (1, 9000), 2, padding=(0, 1), density=0.5),
+    # Few tiles, so that threads share the code, or the groups of lines of a weight gradient.
+    Case("few-images", (64, 64, 3, 3), (14, 14), 5, padding=1, density=0.2),
+    Case("few-small-images", (64, 64, 3, 3), (3, 3), 10, padding=1, density=0.3),
+    Case("one-small-image", (64, 64, 3, 3), (7, 7), 1, padding=1, density=0.5),
+    Case("many-lines", (96, 32, 3, 3), (7, 7), 9, padding=1, density=0.1),
 ]
 large = pytest.mark.parametrize("case", LARGE, ids=lambda case: case.name)
 
