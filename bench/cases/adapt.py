@@ -119,7 +119,7 @@ def cases(
         raise ValueError(f"expected at least one task, got {wrong}")
     return [
         AdaptCase(shape, structure, sparsity, count, thread, tuple(backends), engine)
-        for thread, shape, structure, count, sparsity in itertools.product(
-            threads, shapes, structures, tasks, sparsities
+        for shape, structure, count, sparsity, thread in itertools.product(
+            shapes, structures, tasks, sparsities, threads  # last, so that little changes between them
         )
     ]

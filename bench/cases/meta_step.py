@@ -142,7 +142,7 @@ def cases(
         raise ValueError(f"expected at least one task, got {wrong}")
     return [
         MetaStepCase(shape, order, sparsity, thread, tuple(backends), count, structure, engine, tuple(peers))
-        for thread, shape, structure, order, count, sparsity in itertools.product(
-            threads, shapes, structures, orders, tasks, sparsities
+        for shape, structure, order, count, sparsity, thread in itertools.product(
+            shapes, structures, orders, tasks, sparsities, threads  # last, so that little changes between them
         )
     ]
