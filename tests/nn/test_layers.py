@@ -245,3 +245,9 @@ def test_a_named_backend_says_that_it_cannot_leave_the_process():
         torch.export.export(model, (x,))
     with pytest.raises(RuntimeError, match="torch.jit.trace makes a program that outlives"):
         torch.jit.trace(model, (x,))
+
+
+def test_hooks_see_one_call_of_an_image_without_batch():
+    layer, seen = SparseConv2d(conv_pattern()), []
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    assert seen == [layer(torch.randn(4, 5, 5)).shape]
