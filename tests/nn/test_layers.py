@@ -239,6 +239,7 @@ def test_a_program_that_is_loaded_elsewhere_is_plain_pytorch(backend, tmp_path):
         torch.testing.assert_close(loaded(x), model(x))
 
 
+@pytest.mark.extension
 def test_a_named_backend_says_that_it_cannot_leave_the_process():
     model, x = network_and_images("cpu")
     with pytest.raises(RuntimeError, match="'cpu' cannot run this: torch.export makes a program that outlives"):
