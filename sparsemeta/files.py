@@ -10,8 +10,17 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A new file beside `path` to write to, which takes its place when the block ends; an error leaves `path` alone."""
+    """A new file beside `path` to write to, which takes its place when the block ends; an error leaves `path` alone.
+
+    Raises:
+        FileNotFoundError: there is no folder for it.
+        IsADirectoryError: `path` is a folder itself.
+    """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"expected a folder for {path}, got none at {path.parent}; make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"expected a file to write, got the folder {path}; add a name")
     temporary = path.with_name(f".{os.getpid()}.{path.name}")  # with the suffix, from which plots take their format
     try:
         yield temporary

@@ -16,4 +16,5 @@ def check_keys(given: Iterable[str], known: Iterable[str], what: str) -> None:
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0)
-            raise ValueError(f"expected {what}; got {key!r}. The nearest is {near[0]!r}; all: {', '.join(known)}")
+            choice = f"The nearest is {near[0]!r}; all: {', '.join(known)}" if near else "There is none"
+            raise ValueError(f"expected {what}; got {key!r}. {choice}")

@@ -170,7 +170,7 @@ def _check_mask(mask: Tensor) -> None:
 
 
 def _check_block(shape: tuple[int, ...], block: Sequence[int]) -> tuple[int, ...]:
-    given, block = tuple(block), tuple(block)
+    given, block = block, tuple(block) if isinstance(block, Sequence) else ()
     block += (1,) * (len(shape) - len(block)) if len(block) == 2 else ()
     fits = len(block) == len(shape) and all(isinstance(b, int) and b > 0 for b in block)
     if not fits or any(n % b for n, b in zip(shape, block, strict=True)):

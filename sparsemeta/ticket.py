@@ -13,7 +13,7 @@ from .pattern import Pattern
 from .ticket_file import read, write
 from .ticket_flops import Flops, count
 from .ticket_layers import TicketError as TicketError
-from .ticket_magnitude import Block, block_of, magnitude_patterns
+from .ticket_magnitude import Block, block_of, check_blocks, magnitude_patterns
 from .ticket_mapping import PatternMapping
 from .ticket_prune import apply_masks, read_masks
 
@@ -41,12 +41,13 @@ class Ticket(PatternMapping):
 
         Args:
             masks: `{"0.weight": bool mask of the weight's shape, ...}`, `True` where kept.
-            block: `(o, i)` or `(o, i, kh, kw)` for all, or `{name: block}`; names that are not there are unstructured.
+            block: `(o, i)` or `(o, i, kh, kw)` for all, or `{name: block}`; the other weights are unstructured.
             provenance: where the ticket comes from; anything JSON can hold.
 
         Raises:
-            TypeError, ValueError: as `Pattern.from_mask`, with the name of the weight.
+            TypeError, ValueError: as `Pattern.from_mask`, with the name of the weight; a block for another name.
         """
+        check_blocks(block, masks)
         return cls({name: _pattern(name, mask, block_of(block, name)) for name, mask in masks.items()}, provenance)
 
     @classmethod
@@ -83,7 +84,8 @@ class Ticket(PatternMapping):
             exclude: weights or modules to leave dense, `"head.weight"` or `"head"`.
 
         Raises:
-            ValueError: a block that does not divide a layer, an unknown name in `exclude`, weights that are not finite.
+            ValueError: a block that does not divide a layer, an unknown name in `block` or `exclude`, weights that are
+                not finite.
         """
         patterns = magnitude_patterns(model, sparsity, scope, block, exclude)
         return cls(patterns, {"method": "magnitude", "sparsity": sparsity, "scope": scope})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from .keys import check_keys
 from .pattern import Pattern
 from .pattern_bits import every_block, keep_blocks
 from .ticket_layers import current_weight, prunable
@@ -23,12 +24,20 @@ def magnitude_patterns(
     check_sparsity(sparsity)
     if scope not in SCOPES:
         raise ValueError(f"expected scope to be one of {SCOPES}, got {scope!r}")
-    weights = {name: current_weight(layer) for name, layer in covered(model, prunable(model), exclude).items()}
+    layers = prunable(model)
+    check_blocks(block, layers)
+    weights = {name: current_weight(layer) for name, layer in covered(model, layers, exclude).items()}
     blocks = {name: whole_blocks(name, weight.shape, block_of(block, name)) for name, weight in weights.items()}
     scores = {name: _scores(name, weight, blocks[name]) for name, weight in weights.items()}
     groups = [list(scores)] if scope == "global" else [[name] for name in scores]
     kept = {name: units for group in groups for name, units in _keep(group, scores, blocks, sparsity).items()}
     return {name: keep_blocks(blocks[name], kept[name]) for name in scores}
+
+
+def check_blocks(block: Block, names: Iterable[str]) -> None:
+    """Raise `ValueError` where a block is given by a name that no weight has: a slip would leave it unstructured."""
+    if isinstance(block, Mapping):
+        check_keys(block, names, "the name of a weight in block")
 
 
 def block_of(block: Block, name: str) -> Sequence[int]:

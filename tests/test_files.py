@@ -23,3 +23,10 @@ def test_new_file_has_the_permissions_that_the_user_asks_for(tmp_path):
     write_atomically(path, b"{}")
     plain.write_bytes(b"{}")
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_path_that_no_file_can_have_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a folder for .*none.a, got none at .*make it first"):
+        write_atomically(tmp_path / "none" / "a", b"")
+    with pytest.raises(IsADirectoryError, match="expected a file to write, got the folder"):
+        write_atomically(tmp_path, b"")

@@ -156,3 +156,14 @@ def test_weights_that_are_not_finite():
     nn.init.constant_(model[2].weight, float("nan"))
     with pytest.raises(ValueError, match="NaN or infinity in '2.weight'"):
         Ticket.magnitude(model, 0.5)
+
+
+@pytest.mark.parametrize(("block", "message"), [
+    (4, r"expected a block \(o, i\) or .*, got 4"),
+    ({"0.wieght": (2, 2)}, "the name of a weight in block; got '0.wieght'. The nearest is '0.weight'"),
+], ids=["number", "name"])
+def test_a_wrong_block_is_named(block, message):
+    model = network()
+    for make in (Ticket.magnitude, lambda m, block: Ticket.from_masks({"0.weight": m[0].weight > 9}, block)):
+        with pytest.raises(ValueError, match=message):
+            make(model, block=block)

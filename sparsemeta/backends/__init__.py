@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from . import choice, cpu, cuda, dense, triton
@@ -12,6 +13,7 @@ from .tune_route import active, gpu_active, tune, tuning
 __all__ = ["available", "check_name", "choice", "cpu", "cuda", "dense", "kernels", "select", "triton", "tune", "tuning"]
 _BACKENDS = {"dense": dense, "cpu": cpu, "triton": triton, "cuda": cuda}
 _PREFERENCE = ("cpu", "dense")  # "triton" and "cuda" when named, or where they have been measured to be faster
+_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.6 has none
 
 
 def available() -> dict[str, list[str]]:
@@ -22,19 +24,29 @@ def available() -> dict[str, list[str]]:
 def select(name: str | None, *tensors: Tensor) -> str:
     """Name of the backend to use: the named one, or with `None` or `"auto"` the fastest that can run these operands.
 
-    That is `"auto"` itself where each pass of each convolution makes its own choice (`tuning`).
+    That is `"auto"` itself where each pass of each convolution makes its own choice (`tuning`), and `"dense"` for a
+    program of `torch.export` or `torch.jit.trace`.
 
     Raises:
         ValueError: no backend has that name.
         RuntimeError: the named backend cannot run here, or not on these operands; the reasons are listed.
     """
     check_name(name)
+    if name != "dense" and (program := _program()):
+        if name in (None, "auto"):
+            return "dense"
+        raise _cannot(name, [f"{program} makes a program that outlives the process with its patterns"])
     if name in (None, "auto"):
         best = next(n for n in _PREFERENCE if not _BACKENDS[n].reasons(*tensors))
         return "auto" if (active() if best == "cpu" else gpu_active(tensors[0])) else best
     if reasons := _BACKENDS[name].reasons(*tensors):
         raise _cannot(name, reasons)
     return name
+
+
+def _program() -> str:
+    """Who records a program to be loaded elsewhere, plain PyTorch therefore; empty: nobody."""
+    return "torch.export" if _exporting() else "torch.jit.trace" if torch.jit.is_tracing() else ""
 
 
 def check_conv(conv) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -25,8 +26,20 @@ app.add_typer(data.app, name="data")
 app.add_typer(ticket.app, name="ticket")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from sparsemeta import __version__
+
+        typer.echo(f"sparsemeta {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _describe() -> None:
+def _describe(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Lottery tickets for few-shot learning that pay in seconds."""
 
 

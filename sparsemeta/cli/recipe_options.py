@@ -31,8 +31,21 @@ MetaBatch = Annotated[int | None, typer.Option(help="Tasks of a meta-step.")]
 MetaLr = Annotated[float | None, typer.Option(help="Rate of the outer optimiser.")]
 FirstOrder = Annotated[bool | None, typer.Option("--first-order", help="Leave out second-order terms.")]
 Steps = Annotated[int | None, typer.Option(help="Meta-steps of the whole run.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.", callback=lambda device: usable(device))]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads, PyTorch's and the kernels'.")]
+
+
+def usable(device: str) -> str:
+    """`device`, if this PyTorch can run there; raises `ValueError` before anything is loaded."""
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"expected --device cpu or cuda; got {device!r}")
+    if kind == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError(f"expected a GPU for --device {device}; PyTorch finds none. See sparsemeta info")
+    return device
 
 
 def recipe_of(

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from ..files import replacing
+from ..files import write_atomically
 
 KEY, VERSION = "sparsemeta.checkpoint", 1
 
@@ -30,8 +30,7 @@ def save_checkpoint(path: str | Path, state: Any) -> None:
     path, tensors = Path(path), {}
     header = json.dumps({"version": VERSION, "state": packed(state, "", tensors)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {KEY: header})
+    write_atomically(path, save(tensors, {KEY: header}))  # save_file would keep it from everybody but the owner
 
 
 def load_checkpoint(path: str | Path) -> Any:
@@ -41,7 +40,7 @@ def load_checkpoint(path: str | Path) -> Any:
         CheckpointError: no such file, or not a whole checkpoint of this version.
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"expected a checkpoint at {path}; there is no such file. Start without resume")
+        raise CheckpointError(f"expected a checkpoint at {path}; there is no such file. Check the path")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})[KEY])

@@ -46,7 +46,7 @@ class SparseConv2d(SparseLayer):
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, H, W]` or `[C, H, W]` to as many axes; with per-task values `[T, nnz]`, `[T, N, C, H, W]`."""
         if x.dim() == 3:
-            return self(x.unsqueeze(0)).squeeze(0)
+            return self.forward(x.unsqueeze(0)).squeeze(0)  # hooks see one call
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = self._pad(x), 0

@@ -51,6 +51,8 @@ class PatternState(nn.Module):
                 f"expected a pattern of this layer's weight, {self.pattern.shape}, got one of {pattern.shape}; "
                 f"load into a model of the same architecture"
             )
+        if values is None and pattern == self.pattern:  # a shared layer, whose values are saved under another name
+            return
         if values is None or values.shape != (pattern.nnz,):
             got = "none" if values is None else f"values of shape {tuple(values.shape)}"
             raise ValueError(f"expected its {pattern.nnz} values beside a pattern, got {got}; the state is damaged")

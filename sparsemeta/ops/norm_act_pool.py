@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import backends
 from .norm_act_pool_function import NormActPool
@@ -74,7 +75,8 @@ def norm_act_pool(
     chosen = backends.select(backend, *operands, *([residual] if isinstance(residual, Tensor) else []))
     plain = residual is None and mean is None
     chosen = backends.choice.norm_act_pool_backend(x, pool, plain) if chosen == "auto" else chosen
-    if chosen == "dense" or torch.compiler.is_compiling():
+    forward_mode = forward_ad._current_level >= 0  # for which the kernels have no rule
+    if chosen == "dense" or forward_mode or torch.compiler.is_compiling():
         return definition(norms, residual, eps, slope, pool)
     backends.check_has(chosen, "norm_act_pool")
     if chosen == "triton":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 import typer
 
+from sparsemeta import __version__
 from sparsemeta.cli import app
 
 
@@ -35,3 +37,16 @@ def test_an_option_means_the_same_everywhere():
             texts = [p.help for p in command.params if option in p.opts]
             helps.setdefault(option, {}).update({text: name for text in texts})
     assert len(helps["--set"]) == len(helps["--config"]) == len(helps["--device"]) == 1, helps
+
+
+def test_version(call):
+    assert call("--version").output == f"sparsemeta {__version__}\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+@pytest.mark.parametrize(("device", "message"), [
+    ("cuda:0", "expected a GPU for --device cuda:0; PyTorch finds none"),
+    ("gpu", "expected --device cpu or cuda; got 'gpu'"),
+], ids=["cuda", "gpu"])
+def test_a_device_that_is_not_there_is_named(call, device, message):
+    assert message in str(call("eval", "--checkpoint", "none", "--device", device).exception)

@@ -32,6 +32,12 @@ def test_tensors_that_share_memory(tmp_path):
     assert torch.equal(loaded[1], x[:3]) and torch.equal(loaded[2], x.view(2, 3).T)
 
 
+def test_others_may_read_it_as_any_new_file(tmp_path):
+    save_checkpoint(tmp_path / "c", [torch.zeros(1)])
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "c").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "c", [1])
     with pytest.raises(TypeError, match="expected tensors, numbers.*at /b/0"):
@@ -117,7 +123,7 @@ def test_another_run_is_refused_and_says_how(trained, net):
     wider[0] = nn.Conv2d(1, 4, 5, stride=2, padding=1)
     assert "the models differ in ['0.weight']" in resume(wider)
     file.unlink()
-    assert "there is no such file" in resume()
+    assert "there is no such file. Check the path" in resume()
 
 
 class Described(nn.Linear):

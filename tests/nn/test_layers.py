@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from sparsemeta.nn import SparseConv2d, SparseLinear
+from sparsemeta.nn.fused import fuse
 from sparsemeta.pattern import Pattern
 
 CONVS = {
@@ -218,3 +219,36 @@ def test_a_backend_that_cannot_run_gives_its_reasons(monkeypatch):
     monkeypatch.setattr("sparsemeta.backends.cpu.missing", lambda: ["no compiler was there"])
     with pytest.raises(RuntimeError, match="'cpu' cannot run here: no compiler was there"):
         SparseLinear(linear_pattern(), backend="cpu")
+
+
+def network_and_images(backend: str) -> tuple[nn.Module, torch.Tensor]:
+    norm = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU())
+    model = nn.Sequential(SparseConv2d(conv_pattern(), backend=backend), norm, SparseLinear(linear_pattern()))
+    fuse(model)
+    return model.eval(), torch.randn(2, 4, 8, 6)
+
+
+@pytest.mark.parametrize("backend", ["auto", "dense"])
+def test_a_program_that_is_loaded_elsewhere_is_plain_pytorch(backend, tmp_path):
+    """The number by which an operator finds its pattern means another one in another process, or none."""
+    model, x = network_and_images(backend)
+    program, trace = torch.export.export(model, (x,)), torch.jit.trace(model, (x,))
+    assert "sparsemeta" not in str(program.graph)
+    torch.jit.save(trace, tmp_path / "trace")
+    for loaded in (program.module(), torch.jit.load(tmp_path / "trace")):
+        torch.testing.assert_close(loaded(x), model(x))
+
+
+@pytest.mark.extension
+def test_a_named_backend_says_that_it_cannot_leave_the_process():
+    model, x = network_and_images("cpu")
+    with pytest.raises(RuntimeError, match="'cpu' cannot run this: torch.export makes a program that outlives"):
+        torch.export.export(model, (x,))
+    with pytest.raises(RuntimeError, match="torch.jit.trace makes a program that outlives"):
+        torch.jit.trace(model, (x,))
+
+
+def test_hooks_see_one_call_of_an_image_without_batch():
+    layer, seen = SparseConv2d(conv_pattern()), []
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    assert seen == [layer(torch.randn(4, 5, 5)).shape]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.func import grad, jvp
 
 import sparsemeta as sm
 
@@ -123,3 +124,15 @@ def test_nan_is_not_hidden(backend):
 def test_bad_input(x, channels, pool, match):
     with pytest.raises(ValueError, match=match):
         sm.norm_act_pool(x, torch.ones(channels), torch.zeros(channels), pool=pool)
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=str)
+def test_forward_mode(case):
+    """For which PyTorch's own rules are taken; the kernels have none."""
+    *_, pool, slope = case
+    tensors = [t.detach() for t in operands(case)]
+    tangents = tuple(torch.randn_like(t) for t in tensors)
+    f, wanted = (lambda *t: sm.norm_act_pool(*t, slope=slope, pool=pool), lambda *t: reference(*t, slope, pool))
+    for of in (lambda h: h, lambda h: grad(lambda *t: h(*t).square().sum(), (0, 1, 2))):  # alone, and over reverse
+        got, expected = (jvp(of(h), tuple(tensors), tangents)[1] for h in (f, wanted))
+        torch.testing.assert_close(got, expected)
