@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import nn
 
+from ..nn import sparsify
 from ..ticket import Ticket
 from .cost import Cost, sample_flops, stopwatch
 from .imp import check_beginning, check_length, check_search, identity
@@ -58,6 +59,21 @@ def mwt(model: nn.Module, search: Search) -> Found:
         return LightSearch(model, rounds, detector, state, order).found()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a light search stands: the network, kept from check to check with what was derived from its patterns.
+
+    Attributes:
+        ticket: of the network; None while it is dense.
+        network: in the state of `snapshot`.
+        snapshot: where its training goes on.
+    """
+
+    ticket: Ticket | None
+    network: nn.Module
+    snapshot: Snapshot
+
+
 class LightSearch:
     """A light search with its state folder. A record counts once it stands there, so the search goes on from checks."""
 
@@ -68,8 +84,9 @@ class LightSearch:
     def found(self) -> Found:
         """Search, or go on with it, to the end."""
         begin, cost = self._rewind_point()
+        place = self._place(begin)
         while (level := self._level()).number < len(self.rounds.levels):
-            self._check(level, begin)
+            place = self._check(level, place)
         cost = sum(map(Cost.of, self.state.records), cost)
         return Found(self.state.ticket(len(self.state.records)), cost, self.state.records, begin)
 
@@ -85,32 +102,45 @@ class LightSearch:
         flops = steps * self.run.passes * sample_flops(self.model, None, self.run.input_size)
         return trained.snapshot, Cost(flops) + trained.cost
 
-    def _check(self, level: Level, begin: Snapshot) -> None:
+    def _place(self, begin: Snapshot) -> Place:
+        """Where the search stands by its folder."""
+        records, network = self.state.records, copy.deepcopy(self.model)
+        if not records:
+            return Place(None, begin.dense(network), begin)
+        ends = [number for number, record in enumerate(records[:-1], 1) if record["over"]]
+        ticket = self.state.ticket(ends[-1]) if ends else None
+        snapshot = self.state.store.load(f"check_{len(records)}")
+        return self._next(Place(ticket, snapshot.dense(sparsify(network, ticket) if ticket else network), snapshot))
+
+    def _next(self, place: Place) -> Place:
+        """After a check: the smaller network where it ended a level, else the same."""
+        if not self.state.records[-1]["over"]:
+            return place
+        ticket = self.state.ticket(len(self.state.records))
+        dense = densified(place.snapshot, place.network, place.ticket)
+        return Place(ticket, *dense.sparse(copy.deepcopy(self.model), ticket))
+
+    def _check(self, level: Level, place: Place) -> Place:
         """Train to the next check, and make it."""
         number, steps = len(self.state.records) + 1, level.next_check(self.detector)
-        current = self._current()
-        start = self.state.store.load(f"check_{number - 1}") if number > 1 else begin
-        trained, network, flops = self._train(current, start, steps, self.state.training(f"segment_{number}"))
+        trained, flops = self._train(place, steps, self.state.training(f"segment_{number}"))
         elapsed = stopwatch()
-        ticket = self.rounds.ticket(network, self.rounds.levels[level.number])
+        ticket = self.rounds.ticket(place.network, self.rounds.levels[level.number])
         moved = distances(ticket, self.state.ticket(number - 1)) if level.steps else None
-        level = level.checked(self.detector, steps, moved)
-        self.state.store.save(f"check_{number}", densified(trained.snapshot, network, current))
         cost = {"training_seconds": trained.cost.seconds, **vars(Cost(flops) + trained.cost + elapsed())}
-        self.state.add(ticket, self._record(level, current, ticket, moved) | scalars(trained) | cost)
+        level = level.checked(self.detector, steps, moved)
+        self.state.store.save(f"check_{number}", trained.snapshot)
+        self.state.add(ticket, self._record(level, place.ticket, ticket, moved) | scalars(trained) | cost)
         announce(self.state.records[-1], self.rounds.search.progress)
         for name in (f"segment_{number}", f"check_{number - 1}"):
             self.state.training(name).unlink(missing_ok=True)
+        return self._next(replace(place, snapshot=trained.snapshot))
 
-    def _train(
-        self, current: Ticket | None, start: Snapshot, steps: int, checkpoint: Path
-    ) -> tuple[Trained, nn.Module, float]:
-        """Train on from `start`: what came of it, the trained network, and the FLOPs."""
-        run, start = first_order(self.run, start) if self.order == 1 else (self.run, start)
-        model = copy.deepcopy(self.model)
-        model, start = start.sparse(model, current) if current else (start.dense(model), start)
-        trained = run.run(model, start.step + steps, start, checkpoint)
-        return trained, model, steps * run.passes * sample_flops(self.model, current, run.input_size)
+    def _train(self, place: Place, steps: int, checkpoint: Path) -> tuple[Trained, float]:
+        """Train the network on: what came of it, and the FLOPs."""
+        run, start = first_order(self.run, place.snapshot) if self.order == 1 else (self.run, place.snapshot)
+        trained = run.run(place.network, start.step + steps, start, checkpoint)
+        return trained, steps * run.passes * sample_flops(self.model, place.ticket, run.input_size)
 
     def _record(self, level: Level, current: Ticket | None, ticket: Ticket, moved: Distances | None) -> dict[str, Any]:
         where = {"level": level.number + 1, "level_steps": level.steps, "calm": level.calm}
@@ -124,11 +154,6 @@ class LightSearch:
             return Level()
         last = records[-1]
         return Level(last["level"]) if last["over"] else Level(last["level"] - 1, last["level_steps"], last["calm"])
-
-    def _current(self) -> Ticket | None:
-        """What the network consists of now: the pattern at the end of the level before; None while it is dense."""
-        ends = [number for number, record in enumerate(self.state.records, 1) if record["over"]]
-        return self.state.ticket(ends[-1]) if ends else None
 
 
 def scalars(trained: Trained) -> dict[str, float]:
