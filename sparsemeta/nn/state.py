@@ -58,7 +58,8 @@ class PatternState(nn.Module):
             raise ValueError(f"expected its {pattern.nnz} values beside a pattern, got {got}; the state is damaged")
         if pattern.nnz != self.pattern.nnz:
             _resize(self.values, pattern.nnz)
-        self.pattern = pattern
+        if pattern != self.pattern:  # its own keeps what kernels have derived from it
+            self.pattern = pattern
 
 
 def unpack_state(bits: Tensor, sizes: Tensor) -> Pattern:

@@ -31,9 +31,10 @@ class Overlap:
 
 def overlap(a: Ticket, b: Ticket) -> Overlap:
     """Overlap of two tickets of the same weights. Raises `TicketError` if they are not."""
-    both, either = intersection(a, b), union(a, b)
-    layers = {name: both[name].nnz / max(a[name].nnz, 1) for name in a}
-    return Overlap(both.nnz / max(either.nnz, 1), both.nnz / max(a.nnz, 1), layers)
+    _check_same(a, b)
+    both = {name: int(b[name].mask().flatten()[a[name].index].sum()) for name in a}
+    shared, layers = sum(both.values()), {name: count / max(a[name].nnz, 1) for name, count in both.items()}
+    return Overlap(shared / max(a.nnz + b.nnz - shared, 1), shared / max(a.nnz, 1), layers)
 
 
 def union(a: Ticket, b: Ticket) -> Ticket:
@@ -74,11 +75,15 @@ def reinitialise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def _combined(a: Ticket, b: Ticket, operation: Callable[[Tensor, Tensor], Tensor], name: str) -> Ticket:
+def _check_same(a: Ticket, b: Ticket) -> None:
     shapes = [{n: p.shape for n, p in ticket.items()} for ticket in (a, b)]
     if shapes[0] != shapes[1]:
         wrong = sorted(n for n in shapes[0].keys() | shapes[1].keys() if shapes[0].get(n) != shapes[1].get(n))
         raise TicketError(f"expected tickets of the same weights, got two that differ in {wrong}; use one model's")
+
+
+def _combined(a: Ticket, b: Ticket, operation: Callable[[Tensor, Tensor], Tensor], name: str) -> Ticket:
+    _check_same(a, b)
     masks = {n: operation(a[n].mask(), b[n].mask()) for n in a}
     blocks = {n: a[n].block if a[n].block == b[n].block else (1, 1) for n in a}
     return Ticket.from_masks(masks, blocks, {"method": name, "of": [a.provenance, b.provenance]})

@@ -25,6 +25,7 @@ class ImpState:
         self.folder, self.store = folder, RewindStore(folder)
         self.settings: dict[str, Any] = {}
         self.records: list[dict[str, Any]] = []
+        self._last: Ticket | None = None  # the last round's, with what was derived from its patterns
 
     def open(self, settings: Mapping[str, Any], resume: bool) -> None:
         """Begin a search with these settings, or go on with the one in the folder.
@@ -49,6 +50,8 @@ class ImpState:
 
     def ticket(self, rounds: int) -> Ticket:
         """The ticket after so many rounds."""
+        if self._last is not None and rounds == len(self.records):
+            return self._last
         return Ticket.load(self.folder / f"ticket_{rounds}.safetensors")
 
     def training(self, name: str) -> Path:
@@ -59,6 +62,7 @@ class ImpState:
         """A round is finished."""
         ticket.save(self.folder / f"ticket_{len(self.records) + 1}.safetensors")
         self.records.append(dict(record))
+        self._last = ticket
         self._write()
 
     @property

@@ -100,6 +100,13 @@ def test_same_number_of_weights_in_other_places():
     assert torch.equal(target.weight(), source.weight())
 
 
+def test_an_equal_pattern_stays_with_what_was_derived_from_it():
+    model = network()
+    before = model[0].pattern
+    model.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    assert model[0].pattern is before
+
+
 def test_dtype_and_meta():
     source = network()
     target = network(0.7).double()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 from few_shot_toys import QUERIES, SHOTS, WAYS, NoisyClasses, conv_net
 
 from sparsemeta.meta import CheckpointError, TrainConfig
+from sparsemeta.meta.checkpoint import load_checkpoint
 from sparsemeta.nn import SparseConv2d, sparsify
 from sparsemeta.pruning import MetaRun, find_ticket, sample_flops
 from sparsemeta.pruning.mwt_carry import densified, first_order
@@ -25,11 +28,12 @@ class Recording(MetaRun):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.seen = []
+        self.seen, self.networks = [], []
 
     def run(self, model, steps, start=None, checkpoint=None, progress=False):
         conv = model[3]
         sparse = conv.pattern.sparsity if isinstance(conv, SparseConv2d) else None
+        self.networks.append((model, id(conv.pattern) if sparse else None))
         self.seen.append((start.step if start else 0, steps, sparse, self.config.first_order))
         return super().run(model, steps, start, checkpoint, progress)
 
@@ -115,6 +119,30 @@ def test_a_resumed_search_finds_the_same_ticket(tmp_path, calls):
     with pytest.raises(CheckpointError, match="got other .*detector"):
         other = {**options, "checks": 3}
         find_ticket("mwt", conv_net(), run=meta_run(), state=tmp_path / "s", resume=True, **other)
+
+
+def test_a_search_that_is_interrupted_after_each_check_is_the_same_bit_for_bit(tmp_path):
+    options = {**OPTIONS, "sparsity": 0.5}
+    expected = find_ticket("mwt", conv_net(), run=meta_run(), state=tmp_path / "whole", **options)
+    run, found = Stopping(NoisyClasses(), CONFIG), None
+    while found is None:
+        run.calls = countdown(3)  # the rewind point, which is there already, and one segment
+        with suppress(Interrupted):
+            resume = (tmp_path / "s" / "state.json").exists()
+            found = find_ticket("mwt", conv_net(), run=run, state=tmp_path / "s", resume=resume, **options)
+    last = f"check_{len(expected.trace)}.safetensors"
+    states = [load_checkpoint(tmp_path / name / last)["model"] for name in ("s", "whole")]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    seconds = dict.fromkeys(("seconds", "processor_seconds", "training_seconds"))
+    assert [check | seconds for check in found.trace] == [check | seconds for check in expected.trace]
+    assert found.ticket == expected.ticket
+
+
+def test_a_level_keeps_its_network_and_what_kernels_derived_from_its_patterns():
+    run = Recording(NoisyClasses(), CONFIG)
+    found = find_ticket("mwt", conv_net(), run=run, sparsity=0.5, **OPTIONS)
+    kept = list(dict.fromkeys(run.networks[1:]))  # without that of the rewind point
+    assert len(kept) == len({id(network) for network, _ in kept}) == found.trace[-1]["level"] < len(found.trace)
 
 
 def test_values_and_moments_go_over_to_the_smaller_pattern():
