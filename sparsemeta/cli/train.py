@@ -74,6 +74,8 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     out = out or Path("runs") / f"{config.stem}.safetensors"
+    if out.exists() and not resume:
+        raise FileExistsError(f"expected no run at {out} yet; go on with it by --resume, or give another name")
     with joined(device, timeout) as ranks:
         run(recipe, out, resume, tune, tensorboard, own_device(device), ranks)
 

@@ -33,6 +33,14 @@ def test_resumes_where_it_stopped(train, tmp_path):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_never_writes_over_a_run(train, tmp_path):
+    train(tmp_path / "run", "--steps", 1)
+    before = (tmp_path / "run").read_bytes()
+    result = train(tmp_path / "run", "--steps", 2)
+    assert result.exit_code and "go on with it by --resume, or give another name" in str(result.exception)
+    assert (tmp_path / "run").read_bytes() == before
+
+
 def test_trains_only_the_weights_of_a_ticket(train, tmp_path):
     ticket = Ticket.magnitude(Conv4(5, 1, 8, 28), sparsity=0.8, exclude=("head",))
     ticket.save(tmp_path / "ticket")
