@@ -56,12 +56,16 @@ class SparseLayer(PatternState):
     def to_dense(self) -> nn.Module:
         """The ordinary layer with zeros where pruned: the inverse of `from_dense`."""
         dense = self._new_dense("meta")  # has no data, so nothing is drawn from the random generator
-        dense.weight = _parameter(self.weight(), self.values.requires_grad)
+        dense.weight = _parameter(self.weight, self.values.requires_grad)
         dense.bias = _copied(self.bias)
         return dense.train(self.training)
 
+    @property
     def weight(self) -> Tensor:
-        """Dense weight with zeros where pruned, differentiable: `pattern.expand(values)`."""
+        """Dense weight with zeros where pruned, differentiable: `pattern.expand(values)`, made anew at every read.
+
+        For code that asks for its shape, type or device, or computes with it. To change weights, change `values`.
+        """
         return self.pattern.expand(self.values)
 
     @torch.no_grad()

@@ -103,7 +103,6 @@ def anp_score(
     scores = {}
     for name in weights:
         surgeon, layer = operation.surgeon(model, layers[name], probe), layers[name]
-        sparse = isinstance(layer, SparseLayer)
-        scores[name] = surgeon.scores(layer.weight() if sparse else layer.weight)
-        scores[name] = layer.pattern.compress(scores[name]) if sparse else scores[name]
+        scores[name] = surgeon.scores(layer.weight)
+        scores[name] = layer.pattern.compress(scores[name]) if isinstance(layer, SparseLayer) else scores[name]
     return scores

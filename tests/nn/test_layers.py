@@ -92,7 +92,7 @@ def test_conv_starts_as_nn_conv2d(arguments):
     torch.manual_seed(3)
     sparse = SparseConv2d(pattern, **arguments)
     assert torch.equal(torch.rand(1), after)
-    assert torch.equal(sparse.weight(), masked(dense, pattern).weight)
+    assert torch.equal(sparse.weight, masked(dense, pattern).weight)
     assert sparse.bias is None if dense.bias is None else torch.equal(sparse.bias, dense.bias)
     torch.manual_seed(3)
     before = sparse.values.clone()
@@ -107,7 +107,16 @@ def test_linear_starts_as_nn_linear():
     dense = nn.Linear(4, 6, dtype=torch.float64)
     torch.manual_seed(3)
     sparse = SparseLinear(pattern, dtype=torch.float64)
-    assert torch.equal(sparse.weight(), masked(dense, pattern).weight) and torch.equal(sparse.bias, dense.bias)
+    assert torch.equal(sparse.weight, masked(dense, pattern).weight) and torch.equal(sparse.bias, dense.bias)
+
+
+def test_the_weight_is_read_only_and_differentiable():
+    layer, scale = SparseConv2d(conv_pattern()), torch.randn(6, 4, 3, 3)
+    (layer.weight * scale).sum().backward()
+    assert torch.equal(layer.values.grad, layer.pattern.compress(scale))
+    for value in (scale, nn.Parameter(scale)):
+        with pytest.raises((AttributeError, KeyError), match="weight"):
+            layer.weight = value
 
 
 def test_parameters_and_buffers():
@@ -128,7 +137,7 @@ def test_conversions():
 
 def test_meta_device_makes_no_data():
     layer = SparseConv2d(conv_pattern(), device="meta")
-    assert layer.values.is_meta and layer.bias.is_meta and layer.weight().shape == (6, 4, 3, 3)
+    assert layer.values.is_meta and layer.bias.is_meta and layer.weight.shape == (6, 4, 3, 3)
     assert SparseLinear.from_dense(nn.Linear(4, 6, device="meta"), linear_pattern()).values.is_meta
 
 
@@ -188,13 +197,13 @@ def test_compiles_as_one_graph(backend):
 ], ids=["SGD", "AdamW"])
 def test_pruned_weights_stay_pruned(optimizer):
     layer = SparseConv2d(conv_pattern(), padding=1)
-    before, step = layer.weight().detach(), optimizer(layer.parameters())
+    before, step = layer.weight.detach(), optimizer(layer.parameters())
     for _ in range(5):
         step.zero_grad()
         layer(torch.randn(2, 4, 5, 5)).square().sum().backward()
         step.step()
     mask = layer.pattern.mask()
-    assert not layer.weight()[~mask].any() and (layer.weight() != before)[mask].all()
+    assert not layer.weight[~mask].any() and (layer.weight != before)[mask].all()
 
 
 BAD = {

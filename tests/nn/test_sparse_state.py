@@ -97,7 +97,7 @@ def test_same_number_of_weights_in_other_places():
     mask[0] = True
     source, target = SparseLinear(Pattern.from_mask(mask)), SparseLinear(Pattern.from_mask(mask.T))
     target.load_state_dict(source.state_dict())
-    assert torch.equal(target.weight(), source.weight())
+    assert torch.equal(target.weight, source.weight)
 
 
 def test_an_equal_pattern_stays_with_what_was_derived_from_it():
@@ -162,7 +162,7 @@ def test_wrong_state(change, message):
 def test_not_strict_keeps_the_pattern_that_is_not_given():
     layer = SparseLinear(Pattern.from_mask(torch.eye(3, 4) > 0))
     missing = layer.load_state_dict({"values": torch.ones(3)}, strict=False).missing_keys
-    assert set(missing) == {"bias", "pattern_bits", "pattern_sizes"} and layer.weight().sum() == 3
+    assert set(missing) == {"bias", "pattern_bits", "pattern_sizes"} and layer.weight.sum() == 3
 
 
 def test_a_shared_layer_without_its_second_copy_of_the_values(tmp_path):

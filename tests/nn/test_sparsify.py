@@ -88,6 +88,17 @@ def test_training_is_that_of_the_masked_model(block, backend):
     assert (dense[0].weight != masked(model, ticket)[0].weight).any()
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_a_transformer_layer_that_looks_at_its_weights(train):
+    """PyTorch's encoder layer reads `linear1.weight` for its fast path, which takes the dense weight."""
+    model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).train(train)
+    ticket = Ticket.magnitude(model, 0.5, exclude=["self_attn"])
+    sparse, dense, x = sparsify(model, ticket), masked(model, ticket), torch.randn(2, 5, 8)
+    torch.testing.assert_close(sparse(x), dense(x))
+    with torch.no_grad():
+        torch.testing.assert_close(sparse(x), dense(x))
+
+
 @blocks
 @places
 def test_densify_is_the_inverse(block, inplace):
@@ -207,7 +218,7 @@ def test_a_model_pruned_by_torch(inplace):
     expected = model[0].weight_orig.detach() * model[0].weight_mask
     sparse = sparsify(model, Ticket.from_prune(model), inplace=inplace)
     assert not prune.is_pruned(sparse) and type(sparse[3]) is nn.Conv2d
-    assert torch.equal(sparse[0].weight(), expected)
+    assert torch.equal(sparse[0].weight, expected)
 
 
 class Scaled(nn.Linear):
