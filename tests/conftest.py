@@ -13,6 +13,7 @@ import torch
 
 os.environ.setdefault("SPARSEMETA_TUNING", "off")  # no test depends on what is fast here, but for those of the choice
 NO_EXTENSION = os.environ.get("SPARSEMETA_NO_EXTENSION", "0") != "0"
+FORCED_ISA = "SPARSEMETA_ISA" in os.environ
 
 
 def pytest_report_header() -> str:
@@ -30,13 +31,24 @@ def pytest_configure() -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(workers)))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests of the extension, but only where it is known to be missing: a broken build has to fail."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests of the extension, but only where it is known to be missing: a broken build has to fail.
+
+    With a forced instruction set those of other backends than `cpu` are left out: they do not depend on it.
+    """
     skip = pytest.mark.skip(reason="SPARSEMETA_NO_EXTENSION is set: this installation has no extension")
     for item in items:
-        backend = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
-        if NO_EXTENSION and (backend == "cpu" or item.get_closest_marker("extension")):
+        if NO_EXTENSION and (backend_of(item) == "cpu" or item.get_closest_marker("extension")):
             item.add_marker(skip)
+    if FORCED_ISA:
+        others = [item for item in items if backend_of(item) in ("dense", "cuda")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if backend_of(item) not in ("dense", "cuda")]
+
+
+def backend_of(item: pytest.Item) -> str | None:
+    """The backend of a test that goes through them."""
+    return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture(autouse=True)
