@@ -40,7 +40,8 @@ def anp(model: nn.Module, search: Search) -> Found:
     Every layer is pruned alike, unstructured, whatever `search.distribution` and `search.keep_one` say.
 
     Options: those of `Operation`; `pretrain`, meta-steps before the first round (the run's; 0 where the model is
-    trained already); `retrain`, meta-steps of a round (the run's; 15,000 in the paper); `fraction` of a round, 0.1.
+    trained already); `retrain`, meta-steps of a round, or a list with those of each (the run's; 15,000 in the paper);
+    `fraction` of a round, 0.1.
 
     Its trace has a record for each round; its state folder has `round_<k>`, the dense snapshot at its end.
     """
@@ -51,7 +52,7 @@ def anp(model: nn.Module, search: Search) -> Found:
             f"{type(search.run).__name__}, {search.sparsity!r} and {search.kind!r}"
         )
     plan = Plan.of(search)
-    check_length(search, plan.pretrain + len(plan.fractions) * plan.retrain)
+    check_length(search, plan.steps)
     with tempfile.TemporaryDirectory() as temporary:
         state = ImpState(search.state or Path(temporary))
         state.open({"anp": vars(plan) | {"operation": vars(plan.operation)}, **identity(search)}, search.resume)
@@ -91,9 +92,10 @@ class Rounds:
         before = self.state.ticket(number - 1) if number > 1 else None
         ticket, pruned = self._pruned(before, start, self.plan.fractions[number - 1])
         surgery = elapsed()
-        trained, network = self._retrained(ticket, pruned, self.state.training(f"retrain_{number}"))
+        steps = self.plan.retrain[number - 1]
+        trained, network = self._retrained(ticket, pruned, steps, self.state.training(f"retrain_{number}"))
         self.state.store.save(f"round_{number}", densified(trained.snapshot, network, ticket))
-        flops = self._flops(before, self._surgery_passes()) + self._flops(ticket, self.plan.retrain * self.run.passes)
+        flops = self._flops(before, self._surgery_passes()) + self._flops(ticket, steps * self.run.passes)
         self.state.add(ticket, {
             "round": number, "step": trained.snapshot.step, "sparsity": ticket.sparsity, "kept": ticket.kept,
             "loss": trained.loss, "accuracy": trained.accuracy, "pruning_seconds": surgery.seconds,
@@ -116,10 +118,9 @@ class Rounds:
             )
         return Ticket.from_masks(masks), replace(start, model=model.state_dict())
 
-    def _retrained(self, ticket: Ticket, pruned: Snapshot, checkpoint: Path) -> tuple[Trained, nn.Module]:
+    def _retrained(self, ticket: Ticket, pruned: Snapshot, steps: int, checkpoint: Path) -> tuple[Trained, nn.Module]:
         network, start = pruned.sparse(copy.deepcopy(self.model), ticket)
-        steps = start.step + self.plan.retrain
-        return self.run.run(network, steps, start, checkpoint, self.search.progress), network
+        return self.run.run(network, start.step + steps, start, checkpoint, self.search.progress), network
 
     def _surgery_passes(self) -> int:
         """Forward passes of one sample that the adaptations of a round amount to."""

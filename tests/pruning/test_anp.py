@@ -189,6 +189,16 @@ def test_rounds_add_up_to_the_sparsity(sparsity, fraction, expected):
     assert list(fractions(sparsity, fraction)) == pytest.approx(expected)
 
 
+def test_rounds_may_differ_in_length():
+    options = {**OPTIONS, "sparsity": 0.2, "pretrain": 0}
+    found = find_ticket("anp", conv_net(), run=meta_run(), **{**options, "retrain": [1, 3]})
+    same = find_ticket("anp", conv_net(), run=meta_run(), **{**options, "retrain": 1})
+    assert [r["step"] for r in found.trace] == [1, 4] and [r["step"] for r in same.trace] == [1, 2]
+    assert found.ticket == same.ticket and found.rewind.step == 4
+    more = 2 * meta_run().passes * sample_flops(conv_net(), found.ticket, (1, 8, 8))
+    assert found.cost.flops == pytest.approx(same.cost.flops + more)
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_the_score_is_the_surgeons(sparse):
     model = conv_net().double()
@@ -208,6 +218,8 @@ def test_the_score_is_the_surgeons(sparse):
     [
         ({"importance": "adaptive"}, "expected importance in"), ({"tasks": 0}, "whole numbers of at least 1"),
         ({"rounds": 3}, r"expected options among .* got \['rounds'\]"), ({"retrain": 0}, "retrain >= 1"),
+        ({"retrain": [1, 2]}, r"one for each of the 8 rounds, got \[1, 2\]"), ({"retrain": [1] * 8 + [0]}, ">= 1"),
+        ({"retrain": "long"}, "got 'long'"), ({"pretrain": 1.5}, "pretrain, a whole number"),
         ({"kind": "4x1"}, "kind='unstructured'"),
     ],
 )  # fmt: skip
