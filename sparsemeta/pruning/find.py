@@ -83,7 +83,7 @@ def _finder(method: str, run: TrainingRun | None) -> Finder:
     if method in METHODS and (run or method not in SCORES):
         return METHODS[method]
     if method not in SCORES:
-        raise ValueError(f"expected method to be one of {', '.join((*METHODS, *SCORES))}, got {method!r}")
+        raise ValueError(f"expected method to be one of {', '.join(METHODS | SCORES)}, got {method!r}")
     return imp_by(method) if run and method in TRAINED else by_score(method)
 
 
