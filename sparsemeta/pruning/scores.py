@@ -10,20 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from .probe import Probe
-from .weights import parameter_of, prunable_layers, scattered, working_copy
+from .weights import is_masked, parameter_of, prunable_layers, scattered, working_copy
 
 Weights = Mapping[str, nn.Parameter]
 Score = Callable[..., dict[str, Tensor]]
 SCORES: dict[str, Score] = {}
 
 
-def score(name: str, needs_probe: bool = False) -> Callable[[Callable[..., Mapping[str, Tensor]]], Score]:
+def score(
+    name: str, needs_probe: bool = False, copies: bool = True
+) -> Callable[[Callable[..., Mapping[str, Tensor]]], Score]:
     """Register a score under `name`.
 
-    What is decorated takes `(model, weights, probe, **options)`: a copy of the model that it may change, the trained
-    tensor of each weight by name (the weight, or the kept `values` of a sparse layer), and the probe. It returns a
-    score of the same shape for each. What is registered takes `(model, probe=None, exclude=(), **options)`, leaves the
-    model as it is, and returns float64 scores of the weights' shapes on the CPU, -inf where pruned already.
+    What is decorated takes `(model, weights, probe, **options)`: a copy of the model that it may change (the model
+    itself with `copies=False`, for a score that only reads weights), the trained tensor of each weight by name (the
+    weight, or the kept `values` of a sparse layer), and the probe. It returns a score of the same shape for each. What
+    is registered takes `(model, probe=None, exclude=(), **options)`, leaves the model as it is, and returns float64
+    scores of the weights' shapes on the CPU, -inf where pruned already.
     """
 
     def register(function: Callable[..., Mapping[str, Tensor]]) -> Score:
@@ -33,7 +36,7 @@ def score(name: str, needs_probe: bool = False) -> Callable[[Callable[..., Mappi
         ) -> dict[str, Tensor]:
             if needs_probe and probe is None:
                 raise ValueError(f"expected a probe for the score {name!r}; use Probe.supervised or Probe.meta")
-            layers = prunable_layers(model := working_copy(model), exclude)
+            layers = prunable_layers(model := working_copy(model) if copies or is_masked(model) else model, exclude)
             found = function(model, {n: parameter_of(layer) for n, layer in layers.items()}, probe, **options)
             if broken := [n for n, values in found.items() if not values.isfinite().all()]:
                 raise ValueError(f"expected finite {name} scores, got others in {broken}; check model and loss")
@@ -45,13 +48,13 @@ def score(name: str, needs_probe: bool = False) -> Callable[[Callable[..., Mappi
     return register
 
 
-@score("magnitude")
+@score("magnitude", copies=False)
 def magnitude(model: nn.Module, weights: Weights, probe: Probe | None) -> dict[str, Tensor]:
     """|w| (Han et al. 2015, arXiv 1506.02626)."""
     return {name: weight.abs() for name, weight in weights.items()}
 
 
-@score("random")
+@score("random", copies=False)
 def random(model: nn.Module, weights: Weights, probe: Probe | None, seed: int = 0) -> dict[str, Tensor]:
     """Uniform in [0, 1), from `seed`: the control that any other score has to beat."""
     generator = torch.Generator().manual_seed(seed)

@@ -47,13 +47,17 @@ def scattered(layer: nn.Module, scores: Tensor) -> Tensor:
     return pattern.expand(scores).masked_fill_(~pattern.mask(), -torch.inf)
 
 
+def is_masked(model: nn.Module) -> bool:
+    """Whether a layer has a mask of `torch.nn.utils.prune`."""
+    return any(isinstance(module, LAYERS) and is_pruned(module) for module in model.modules())
+
+
 def working_copy(model: nn.Module) -> nn.Module:
     """A copy to compute on, in which every convolution and linear weight takes a gradient.
 
     Layers with masks of `torch.nn.utils.prune` become sparse ones.
     """
-    masked = any(isinstance(module, LAYERS) and is_pruned(module) for module in model.modules())
-    model = sparsify(model, Ticket.from_prune(model)) if masked else copy.deepcopy(model)
+    model = sparsify(model, Ticket.from_prune(model)) if is_masked(model) else copy.deepcopy(model)
     for layer in model.modules():
         if isinstance(layer, (*LAYERS, SparseLayer)) and (parameter := parameter_of(layer)) is not None:
             parameter.requires_grad_(True)

@@ -183,11 +183,12 @@ def test_the_model_and_random_numbers_stay(net, probe, name):
     assert all(p.grad is None for p in net.parameters()) and not net[3].weight.requires_grad
 
 
-def test_masks_of_torch_prune_count_as_pruned(net, probe):
+@pytest.mark.parametrize("name", ["snip", "magnitude"])
+def test_masks_of_torch_prune_count_as_pruned(net, probe, name):
     first = sm.Ticket.magnitude(net, 0.5)
     net(torch.zeros(1, 2, 6, 6, dtype=torch.float64)).sum()
-    scores = SCORES["snip"](first.to_prune(net), probe)
-    assert all((scores[name][~mask] == -torch.inf).all() for name, mask in first.masks().items())
+    scores = SCORES[name](first.to_prune(net), probe)
+    assert all((scores[weight][~mask] == -torch.inf).all() for weight, mask in first.masks().items())
 
 
 def test_a_new_score_is_a_few_lines(net):
