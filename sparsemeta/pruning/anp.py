@@ -123,12 +123,12 @@ class Rounds:
         return self.run.run(network, start.step + steps, start, checkpoint, self.search.progress), network
 
     def _surgery_passes(self) -> int:
-        """Forward passes of one sample that the adaptations of a round amount to."""
+        """Forward passes of one sample that what the surgeon runs in a round amounts to."""
         operation, config = self.plan.operation, self.probing
         steps = {"adapted": config.inner_steps, "unadapted": 0}.get(operation.importance)
-        support = operation.tasks * config.ways * config.shots
         layers = len(prunable_layers(self.model, self.search.exclude))
-        return 0 if steps is None else layers * support * (PASSES * steps + 1)
+        passes = config.shots * (PASSES * (steps or 0) + 1) + operation.fisher * config.queries * PASSES
+        return 0 if steps is None else layers * operation.tasks * config.ways * passes
 
     def _flops(self, ticket: Ticket | None, passes: int) -> float:
         return passes * sample_flops(self.model, ticket, self.run.input_size)

@@ -13,7 +13,9 @@ from ..nn.base import SparseLayer
 from ..ticket import Ticket
 from .probe import Probe
 from .scores import Weights, score
-from .surgeon import MAX_ROWS, ORDERS, Surgeon, adapted_hessian
+from .scores_obs import MAX_ROWS
+from .surgeon import ORDERS, Surgeon
+from .surgeon_factors import layer_factors
 from .weights import prunable_layers
 
 IMPORTANCES = ("adapted", "unadapted", "magnitude")
@@ -30,7 +32,9 @@ class Operation:
         tasks: of each layer's Hessian, each with its support set.
         stride: of the patches of a convolution.
         order: `"aligned"` or `"published"`, see `Surgeon`.
-        max_rows: above that many rows a Hessian is taken as diagonal, see `adapted_hessian`.
+        max_rows: above that many rows a Hessian is taken as diagonal, see `layer_factors`.
+        fisher: weight each unit's scores by what the query loss makes of its output, see `layer_factors`: not in the
+            paper. `"magnitude"` has none.
 
     Raises:
         ValueError: a value out of range.
@@ -41,20 +45,22 @@ class Operation:
     stride: int = 5
     order: str = "aligned"
     max_rows: int = MAX_ROWS
+    fisher: bool = False
 
     def __post_init__(self) -> None:
         counts = all(isinstance(n, int) and n >= 1 for n in (self.tasks, self.stride, self.max_rows))
-        if self.importance not in IMPORTANCES or self.order not in ORDERS or not counts:
+        known = self.importance in IMPORTANCES and self.order in ORDERS and isinstance(self.fisher, bool)
+        if not known or not counts:
             raise ValueError(
-                f"expected importance in {IMPORTANCES}, order in {ORDERS}, and tasks, stride and max_rows to be whole "
-                f"numbers of at least 1; got {self}"
+                f"expected importance in {IMPORTANCES}, order in {ORDERS}, fisher true or false, and tasks, stride and "
+                f"max_rows to be whole numbers of at least 1; got {self}"
             )
 
     def surgeon(self, network: nn.Module, layer: nn.Module, probe: Probe) -> Surgeon:
         """The surgeon of a `layer` of `network`."""
         adapted = self.importance == "adapted"
-        hessian = adapted_hessian(network, layer, probe, adapted, self.stride, self.max_rows)
-        return Surgeon.of_hessian(hessian, layer.bias is not None, self.order)
+        hessian, fisher = layer_factors(network, layer, probe, adapted, self.stride, self.max_rows, self.fisher)
+        return Surgeon.of_hessian(hessian, layer.bias is not None, self.order, fisher)
 
 
 @torch.no_grad()
@@ -92,14 +98,15 @@ def prune_layers_(
 
 @score("anp", needs_probe=True)
 def anp_score(
-    model: nn.Module, weights: Weights, probe: Probe, stride: int = 5, order: str = "aligned", max_rows: int = MAX_ROWS
+    model: nn.Module, weights: Weights, probe: Probe, stride: int = 5, order: str = "aligned",
+    max_rows: int = MAX_ROWS, fisher: bool = False,
 ) -> dict[str, Tensor]:
     """w^2 / ([H^-1]_qq + 1e-5) with the Hessian of the layer's inputs after adaptation (Gao et al., CIKM 2021).
 
     For a probe of tasks, `Probe.meta`; options as in `Operation`. The scores of one layer compare, not those of two:
     use it with `distribution="layer"`.
     """
-    layers, operation = prunable_layers(model), Operation(stride=stride, order=order, max_rows=max_rows)
+    layers, operation = prunable_layers(model), Operation(stride=stride, order=order, max_rows=max_rows, fisher=fisher)
     scores = {}
     for name in weights:
         surgeon, layer = operation.surgeon(model, layers[name], probe), layers[name]

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor, nn
-
-from .probe import Probe
-from .scores_obs import MAX_ROWS, input_hessians
+from torch import Tensor
 
 DAMPING = 1e-6  # of the Hessian's diagonal, so that it can be inverted
 SOFTENING = 1e-5  # of the inverse's diagonal, in score and update alike
@@ -31,30 +27,36 @@ class Surgeon:
         inverse: H^-1 `[groups, rows, rows]`, or of a diagonal H `[groups, rows]`: then nothing makes up for a removal.
         order: `"aligned"` flattens a unit's weights `(C, kh, kw)`, as its patches; `"published"` `(kh, kw, C)`, which
             pairs weights with other rows of H than theirs: as the published code appears to do, for comparison.
+        fisher: `[units]`, of each unit's output, see `layer_factors`: multiplies the unit's scores. With it the Hessian
+            is that of the loss, H times the diagonal of K-FAC's second factor; what a removal updates stays the same.
     """
 
     inverse: Tensor
     order: str = "aligned"
+    fisher: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"expected order to be one of {ORDERS}, got {self.order!r}")
 
     @classmethod
-    def of_hessian(cls, hessian: Tensor, bias: bool, order: str = "aligned", damping: float = DAMPING) -> Surgeon:
-        """Surgeon of the Hessian that `adapted_hessian` gives; the row of the bias goes where a layer has none."""
+    def of_hessian(
+        cls, hessian: Tensor, bias: bool, order: str = "aligned", fisher: Tensor | None = None, damping: float = DAMPING
+    ) -> Surgeon:
+        """Surgeon of the Hessian that `layer_factors` gives; the row of the bias goes where a layer has none."""
         diagonal = hessian.dim() == 2
         if not bias:
             hessian = hessian[:, :-1] if diagonal else hessian[:, :-1, :-1]
         if diagonal:
-            return cls(1 / (hessian + damping), order)
+            return cls(1 / (hessian + damping), order, fisher)
         eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
-        return cls(torch.cholesky_inverse(torch.linalg.cholesky(hessian + damping * eye)), order)
+        return cls(torch.cholesky_inverse(torch.linalg.cholesky(hessian + damping * eye)), order, fisher)
 
     def scores(self, weight: Tensor) -> Tensor:
         """Of each weight, float64 of the weight's shape `(O, I / groups, kh, kw)` or `(O, I)`; higher = keep."""
         rows = self._rows(weight)
-        return self._weight(rows.square() / self._softened(len(rows))[:, : rows.shape[1]], weight.shape)
+        scores = rows.square() / self._softened(len(rows))[:, : rows.shape[1]]
+        return self._weight(scores if self.fisher is None else scores * self.fisher[:, None], weight.shape)
 
     def prune(
         self, weight: Tensor, bias: Tensor | None, mask: Tensor, count: int
@@ -117,29 +119,3 @@ def by_turn(units: Tensor) -> Sequence[Tensor]:
     ordered, order = units.sort(stable=True)
     turns = torch.arange(len(units), device=units.device) - torch.searchsorted(ordered, ordered)
     return order[turns.sort(stable=True).indices].split(torch.bincount(turns).tolist())
-
-
-def adapted_hessian(
-    model: nn.Module, layer: nn.Module, probe: Probe, adapted: bool = True, stride: int = 5, max_rows: int = MAX_ROWS
-) -> Tensor:
-    """Mean of x x^T over what enters `layer` of the network *after* adaptation, float64.
-
-    Args:
-        model: holds `layer`; each task starts from it.
-        probe: tasks; their support sets are run through the network that was adapted to them.
-        adapted: without it, through `model` itself.
-        stride: of the output positions that are taken of a convolution.
-        max_rows: layers with more rows than that (weights of a unit, and 1) give the diagonal only. The default admits
-            ResNet-12's last stage with 4,609; a float64 inverse of n rows takes 8 n^2 bytes and some 3 n^3 operations.
-
-    Returns:
-        `[groups, rows, rows]`, or diagonals `[groups, rows]`; the last row is the bias's 1.
-    """
-    like = next(model.parameters())
-    mean: Tensor | float = 0.0
-    for index, x in enumerate(probe.inputs):
-        network = probe.adaptations[index](model) if adapted and probe.adaptations else model
-        with torch.no_grad():
-            of_task = input_hessians(model, {"": layer}, partial(network, x.to(like)), max_rows, stride)[""]
-        mean = mean + of_task / len(probe.inputs)
-    return mean

@@ -17,6 +17,7 @@ from sparsemeta.nn import SparseConv2d, sparsify
 from sparsemeta.pruning import SCORES, MetaRun, Probe, find_ticket, sample_flops
 from sparsemeta.pruning.anp_plan import fractions
 from sparsemeta.pruning.anp_round import Operation, prune_layers_
+from sparsemeta.pruning.cost import PASSES
 from sparsemeta.ticket import Ticket
 
 CONFIG = TrainConfig(WAYS, SHOTS, QUERIES, inner_steps=2, inner_lr=0.1, meta_batch=2, meta_lr=1e-2, steps=4)
@@ -169,6 +170,21 @@ def test_each_algorithm_adapts_in_its_own_way(algorithm, net):
     assert run.run(network, 3, start).snapshot.step == 3
 
 
+@pytest.mark.parametrize(("algorithm", "net"), [("maml", conv_net), ("reptile", conv_net), ("cavia", film_net)])
+def test_the_fisher_changes_which_weights_go(algorithm, net):
+    run = MetaRun(NoisyClasses(), replace(CONFIG, algorithm=algorithm))
+    options = {**OPTIONS, "sparsity": 0.4, "pretrain": 0}
+    plain, weighted, unadapted = (
+        find_ticket("anp", net(), run=run, **options, **more)
+        for more in ({}, {"fisher": True}, {"fisher": True, "importance": "unadapted"})
+    )
+    assert plain.ticket != weighted.ticket != unadapted.ticket
+    assert all(plain.ticket[name].nnz == pattern.nnz for name, pattern in weighted.ticket.items())
+    queries = 4 * len(plain.ticket) * 3 * WAYS * QUERIES * PASSES  # rounds, layers, tasks
+    first, second = (sample_flops(net(), ticket, (1, 8, 8)) for ticket in (None, weighted.ticket))
+    assert second < (weighted.cost.flops - plain.cost.flops) / queries < first
+
+
 def test_resnet12_with_shortcuts_and_without_biases():
     torch.manual_seed(0)
     model = ResNet12(WAYS, 1, widths=(4, 6), image_size=8)
@@ -199,14 +215,14 @@ def test_rounds_may_differ_in_length():
     assert found.cost.flops == pytest.approx(same.cost.flops + more)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-def test_the_score_is_the_surgeons(sparse):
+@pytest.mark.parametrize(("sparse", "fisher"), [(False, False), (True, False), (True, True)])
+def test_the_score_is_the_surgeons(sparse, fisher):
     model = conv_net().double()
     if sparse:
         model = sparsify(model, Ticket.magnitude(model, 0.5))
     probe = Probe.meta(NoisyClasses(dtype=torch.float64).sample(2), CONFIG)
-    scores = SCORES["anp"](model, probe, stride=2)
-    surgeon = Operation(stride=2).surgeon(model, model[3], probe)
+    scores = SCORES["anp"](model, probe, stride=2, fisher=fisher)
+    surgeon = Operation(stride=2, fisher=fisher).surgeon(model, model[3], probe)
     expected = surgeon.scores(model[3].weight)
     kept = model[3].pattern.mask() if sparse else torch.ones_like(expected, dtype=torch.bool)
     torch.testing.assert_close(scores["3.weight"][kept], expected[kept], rtol=1e-9, atol=1e-12)
@@ -217,6 +233,7 @@ def test_the_score_is_the_surgeons(sparse):
     ("wrong", "message"),
     [
         ({"importance": "adaptive"}, "expected importance in"), ({"tasks": 0}, "whole numbers of at least 1"),
+        ({"fisher": 1}, "fisher true or false"),
         ({"rounds": 3}, r"expected options among .* got \['rounds'\]"), ({"retrain": 0}, "retrain >= 1"),
         ({"retrain": [1, 2]}, r"one for each of the 8 rounds, got \[1, 2\]"), ({"retrain": [1] * 7 + [0]}, ">= 1"),
         ({"retrain": "long"}, "got 'long'"), ({"pretrain": 1.5}, "pretrain, a whole number"),

@@ -209,5 +209,5 @@ def test_bad_input(net, probe):
         SCORES["snip"](net)
     with pytest.raises(ValueError, match="got 'haed'"):
         SCORES["magnitude"](net, exclude="haed")
-    with pytest.raises(ValueError, match="one loss for each, got 0 and 0"):
+    with pytest.raises(ValueError, match="one objective for each, got 0 and 0"):
         Probe.supervised([])

@@ -11,7 +11,8 @@ from torch import nn
 from sparsemeta.meta import MAML, TrainConfig
 from sparsemeta.nn import sparsify
 from sparsemeta.pruning.probe import Probe
-from sparsemeta.pruning.surgeon import Surgeon, adapted_hessian, by_turn
+from sparsemeta.pruning.surgeon import Surgeon, by_turn
+from sparsemeta.pruning.surgeon_factors import layer_factors
 from sparsemeta.ticket import Ticket
 
 CONFIG = TrainConfig(ways=WAYS, shots=SHOTS, queries=QUERIES, inner_steps=2, inner_lr=0.3)
@@ -37,7 +38,7 @@ def test_the_hessian_is_that_of_unfolded_inputs_after_adaptation(sparse):
     if sparse:
         model = sparsify(model, Ticket.magnitude(model, 0.5))
     probe, conv = Probe.meta(tasks, CONFIG), model[3]
-    got = adapted_hessian(model, conv, probe, stride=3)
+    got, fisher = layer_factors(model, conv, probe, stride=3)
 
     expected = torch.zeros(37, 37, dtype=torch.float64)
     for x, y in zip(tasks.support_x, tasks.support_y, strict=True):
@@ -52,9 +53,52 @@ def test_the_hessian_is_that_of_unfolded_inputs_after_adaptation(sparse):
         rows = F.pad(patches.transpose(1, 2).reshape(-1, 36), (0, 1), value=1.0)
         expected += rows.T @ rows / len(rows) / 3
     torch.testing.assert_close(got[0], expected, rtol=1e-10, atol=1e-10)
-    assert not torch.allclose(adapted_hessian(model, conv, probe, adapted=False, stride=3)[0], expected, rtol=1e-3)
-    diagonal = adapted_hessian(model, conv, probe, stride=3, max_rows=36)
+    plain, _ = layer_factors(model, conv, probe, adapted=False, stride=3)
+    assert fisher is None and not torch.allclose(plain[0], expected, rtol=1e-3)
+    diagonal, _ = layer_factors(model, conv, probe, stride=3, max_rows=36)
     torch.testing.assert_close(diagonal[0], expected.diagonal(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("at", [0, 3, 6])
+def test_the_fisher_is_what_the_query_loss_makes_of_each_output(sparse, at):
+    """Gradients to zeros that are added to the layer's output, in the adapted network; and in the network as it is."""
+    tasks, model = NoisyClasses(dtype=torch.float64).sample(2), conv_net().double()
+    if sparse:
+        model = sparsify(model, Ticket.magnitude(model, 0.5))
+    layer, probe = model[at], Probe.meta(tasks, CONFIG)
+    for adapted in (True, False):
+        expected = 0
+        for x, y, query_x, query_y in zip(*vars(tasks).values(), strict=True):
+            clone = MAML(model, lr=0.3, first_order=True).clone()
+            for _ in range(2 * adapted):
+                clone.adapt(F.cross_entropy(clone(x), y))
+            added = []
+            hook = layer.register_forward_hook(lambda _, args, out, added=added: out + shift(out, added))
+            F.cross_entropy(clone(query_x), query_y).backward()
+            hook.remove()
+            grad = added[0].grad.square()
+            expected = expected + (grad.mean((0, 2, 3)) if grad.dim() == 4 else grad.mean(0)) / 2
+        _, fisher = layer_factors(model, layer, probe, adapted=adapted, fisher=True)
+        torch.testing.assert_close(fisher, expected, rtol=1e-9, atol=1e-14)
+        assert (expected > 0).all()
+
+
+def shift(out: torch.Tensor, added: list) -> torch.Tensor:
+    added.append(torch.zeros_like(out, requires_grad=True))
+    return added[-1]
+
+
+def test_the_fisher_weighs_the_units(problem):
+    """What is removed costs least of the loss's second-order model: f_j times the least squares error of unit j."""
+    weight, bias, _, hessian = problem
+    fisher = torch.tensor([3.0, 0.1, 1.0, 7.0, 0.0], dtype=torch.float64)
+    plain, weighted = Surgeon.of_hessian(hessian, True), Surgeon.of_hessian(hessian, True, fisher=fisher)
+    expected = plain.scores(weight) * fisher.view(5, 1, 1, 1)
+    torch.testing.assert_close(weighted.scores(weight), expected, rtol=0, atol=0)
+    new, _, after = weighted.prune(weight, bias, everything(weight), 18)
+    assert not after[4].any() and after[:4].all(), "a unit that the loss does not feel goes first"
+    assert torch.equal(new[:4], weight[:4])
 
 
 def test_scores_are_those_of_the_definition(problem):
