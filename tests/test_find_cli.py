@@ -75,6 +75,21 @@ def test_scores_the_weights_of_a_checkpoint(tmp_path):
     assert "expected a checkpoint of a dense conv4" in str(other.exception)
 
 
+def test_anp_for_cavia(tmp_path):
+    """Its rounds; and its score of the weights of a checkpoint."""
+    cavia = "--model", "film_conv4", "--set", "model.context=6", "--set", "algorithm=cavia"
+    anp = *cavia, "--method", "anp", "--option", "fisher=true"
+    result = find(tmp_path / "rounds", *anp, "--sparsity", 0.2, "--option", "tasks=2", "--option", "retrain=2")
+    assert result.exit_code == 0, result.exception
+    ticket = Ticket.load(tmp_path / "rounds")
+    assert "features.2.film.affine.weight" in ticket and ticket.provenance["model"] == "film_conv4"
+    assert all(p.numel - p.nnz == 2 * int(0.1 * p.numel) for p in ticket.values())
+    assert call("train", tmp_path / "run", *FEW, *cavia, "--tasks", 2, "--steps", 1).exit_code == 0
+    score = "--checkpoint", tmp_path / "run", "--distribution", "layer", "--sparsity", 0.5
+    assert find(tmp_path / "score", *anp, *score).exit_code == 0
+    assert list(Ticket.load(tmp_path / "score")) == list(ticket)
+
+
 def test_a_configuration_is_that_of_train(tmp_path):
     (tmp_path / "a.toml").write_text(CONFIG)
     options = "--config", tmp_path / "a.toml", "--method", "snip", "--score-tasks", 2

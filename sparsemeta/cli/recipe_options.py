@@ -20,7 +20,7 @@ Assign = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option(help="Folder of the data set. Without --dataset: Omniglot's.")]
 Dataset = Annotated[str | None, typer.Option(help="Of `sparsemeta data list`. Default: glyphs.")]
-Model = Annotated[str | None, typer.Option(help="conv4 or resnet12. Default: conv4.")]
+Model = Annotated[str | None, typer.Option(help="conv4, film_conv4 (for CAVIA) or resnet12. Default: conv4.")]
 Hidden = Annotated[int | None, typer.Option(help="Filters of each convolution of Conv-4.")]
 Ways = Annotated[int | None, typer.Option(help="Classes of a task.")]
 Shots = Annotated[int | None, typer.Option(help="Support images of each class.")]

@@ -23,7 +23,7 @@ from .maml import MAML
 from .meta_step import make_learner
 from .run import model_mismatches
 
-MODELS = {"conv4": models.Conv4, "resnet12": models.ResNet12}
+MODELS = {"conv4": models.Conv4, "film_conv4": models.FiLMConv4, "resnet12": models.ResNet12}
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,8 @@ class Kind:
     @classmethod
     def parse(cls, kind: str | Sequence[int] | Kind) -> Kind:
         """`"unstructured"`, `"kernels"` (whole kh x kw kernels), `"channels"` (whole output channels or units), a block
-        `"4x4"`, `"4x4x3x3"` or `(4, 4)`, or `"2:4"` (at most 2 of 4 neighbours along the input axis).
+        `"4x4"`, `"4x4x3x3"` or `(4, 4)` (`"1x1"`, one weight, is unstructured), or `"2:4"` (at most 2 of 4 neighbours
+        along the input axis).
 
         Raises:
             ValueError: none of these.
@@ -40,7 +41,8 @@ class Kind:
         if text in NAMES:
             return cls(text)
         if re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*x[1-9]\d*)?", text):
-            return cls(text, size=tuple(map(int, text.split("x"))))
+            size = tuple(map(int, text.split("x")))
+            return cls("unstructured") if set(size) == {1} else cls(text, size)
         if match := re.fullmatch(r"(\d+):(\d+)", text):
             n, m = int(match[1]), int(match[2])
             if 0 < n < m:
