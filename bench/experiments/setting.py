@@ -76,8 +76,11 @@ class Setting:
             method, self.model(seed), run=self.run(seed), state=state, resume=resume, seed=seed, **options
         )
 
+    def evaluation(self, model: nn.Module, seed: int) -> sm.meta.Evaluation:
+        """On the test tasks, the same for every network."""
+        return judge(model, self.splits.test, self.config(seed), TestRecipe(**self.tables["test"], seed=seed), None)
+
     def judge(self, model: nn.Module, seed: int) -> dict[str, float]:
-        """Accuracy in percent and half of its 95 % interval on the test tasks, the same for every network."""
-        test = TestRecipe(**self.tables["test"], seed=seed)
-        found = judge(model, self.splits.test, self.config(seed), test, None)
+        """Accuracy in percent and half of its 95 % interval on the test tasks."""
+        found = self.evaluation(model, seed)
         return {"accuracy": found.accuracy, "interval": found.interval}

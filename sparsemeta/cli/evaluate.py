@@ -47,7 +47,8 @@ def evaluate(
     score = judge(trained.learner, images, config, test, trained.about["normalise"], pattern=pattern)
     if as_json:
         what = {"data": name, "split": split, "pattern": pattern, "config": asdict(config)}
-        typer.echo(json.dumps({**asdict(score), **asdict(test), **what}, indent=2))
+        figures = {name: value for name, value in vars(score).items() if name != "accuracies"}
+        typer.echo(json.dumps({**figures, **asdict(test), **what}, indent=2))
         return
     what = f"{config.ways}-way {config.shots}-shot, {config.algorithm}" + (f", pattern {pattern}" if pattern else "")
     typer.echo(f"{name} {split}, {what}: {score}, seed {test.seed}")

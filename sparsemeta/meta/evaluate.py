@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ class Evaluation:
         tasks: number of tasks.
         loss: mean query loss.
         bn_mode: batch-norm mode of the figures; those of different modes do not compare.
+        accuracies: of each task, in percent.
     """
 
     accuracy: float
@@ -41,6 +42,19 @@ class Evaluation:
     tasks: int
     loss: float
     bn_mode: str
+    accuracies: tuple[float, ...] = field(repr=False)
+
+    def minus(self, other: Evaluation) -> tuple[float, float]:
+        """Mean difference to an evaluation on the same tasks, and half of its 95 % interval, in percentage points.
+
+        Tasks are compared one by one, so that what makes a task hard for both does not count.
+
+        Raises:
+            ValueError: another number of tasks.
+        """
+        if self.tasks != other.tasks:
+            raise ValueError(f"expected an evaluation on the same {self.tasks} tasks, got one on {other.tasks}")
+        return mean_and_interval(torch.tensor(self.accuracies).double() - torch.tensor(other.accuracies).double())
 
     def __str__(self) -> str:
         percent = f"{self.accuracy:.2f} +- {self.interval:.2f} %"
@@ -79,8 +93,13 @@ def evaluate(
         held = None if pattern is None else LambdaAdaptation(learner, LambdaPattern(str(pattern)))
         rows = judge_all(learner, sampler, config, tasks, ranks or Ranks(), held)
     losses, accuracies = rows.unbind(1)
-    interval = 1.96 * accuracies.std().item() / math.sqrt(tasks)
-    return Evaluation(accuracies.mean().item(), interval, tasks, losses.mean().item(), config.bn_mode)
+    figures = *mean_and_interval(accuracies), tasks, losses.mean().item()
+    return Evaluation(*figures, config.bn_mode, tuple(accuracies.tolist()))
+
+
+def mean_and_interval(values: Tensor) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval."""
+    return values.mean().item(), 1.96 * values.std().item() / math.sqrt(len(values))
 
 
 def learner_to_judge(model: nn.Module, config: TrainConfig) -> MAML:

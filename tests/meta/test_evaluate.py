@@ -25,6 +25,21 @@ def test_accuracy_and_interval_are_those_of_the_single_tasks(net, sampler, setti
     assert result.accuracy == pytest.approx(statistics.mean(accuracies))
     assert result.interval == pytest.approx(1.96 * statistics.stdev(accuracies) / math.sqrt(7))
     assert result.tasks == 7 and "transductive" in str(result)
+    assert result.accuracies == pytest.approx(accuracies)
+
+
+def test_two_models_differ_task_by_task(net, sampler, settings):
+    model, config = net(), TrainConfig(**settings)
+    with torch.no_grad():
+        other = evaluate(model, sampler(noise=2.0), config, tasks=6)
+        model[0].weight.mul_(-1)
+    result = evaluate(model, sampler(noise=2.0), config, tasks=6)
+    pairs = [a - b for a, b in zip(result.accuracies, other.accuracies, strict=True)]
+    assert len(set(pairs)) > 1
+    wanted = statistics.mean(pairs), 1.96 * statistics.stdev(pairs) / math.sqrt(6)
+    assert result.minus(other) == pytest.approx(wanted) and result.minus(result) == (0, 0)
+    with pytest.raises(ValueError, match="the same 6 tasks, got one on 5"):
+        result.minus(evaluate(model, sampler(), config, tasks=5))
 
 
 @pytest.mark.parametrize("training", [True, False])

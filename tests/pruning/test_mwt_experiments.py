@@ -72,7 +72,14 @@ def test_every_importance_starts_from_the_same_dense_network(tmp_path):
     assert names < set(results) and results["adapted 2"]["sparsity"] == pytest.approx(0.2, abs=0.02)
     dense = [(tmp_path / "seed-0" / name / "round_0.safetensors").read_bytes() for name in ("adapted", "magnitude")]
     assert dense[0] == dense[1]
-    assert anp.tables({0: results}).count("\n| ") == 5  # below the header: a rule, dense twice, two rounds
+    minus = results[anp.MINUS]
+    for name in ("dense", "magnitude 2"):
+        found = minus[name.split()[0]]
+        assert found["accuracy"] == pytest.approx(results["adapted 2"]["accuracy"] - results[name]["accuracy"])
+        assert 0 <= found["interval"] <= results["adapted 2"]["interval"] + results[name]["interval"]
+    table, differences = anp.tables({0: results}).split("\n\n")
+    assert table.count("\n| ") == 5  # below the header: a rule, dense twice, two rounds
+    assert f"| {minus['magnitude']['accuracy']:.2f} ± " in differences and len(differences.splitlines()) == 3
 
 
 def test_intervals_over_seeds_and_differences():
