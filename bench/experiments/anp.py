@@ -13,7 +13,7 @@ import sparsemeta as sm
 from sparsemeta.pruning import RewindStore
 from sparsemeta.pruning.anp_round import IMPORTANCES
 
-MINUS = "ANP minus"  # after the last round, task by task
+MINUS, TIMES = "ANP minus", 5  # after the last round, task by task; on so many times the test tasks
 LONGER = "dense, trained on"  # for as many steps as the pruned networks: what more training alone would give
 
 
@@ -58,7 +58,7 @@ def network_after(setting: Setting, seed: int, state: Path, number: int) -> tupl
 def differences(setting: Setting, seed: int, folder: Path, number: int) -> dict[str, dict[str, float]]:
     """What ANP's accuracy after a round is above the dense network's and those of the other importances."""
     ours, dense, *others = (
-        setting.evaluation(network_after(setting, seed, folder / name, n)[0], seed)
+        setting.evaluation(network_after(setting, seed, folder / name, n)[0], seed, TIMES)
         for name, n in ((IMPORTANCES[0], number), (IMPORTANCES[0], 0), *((name, number) for name in IMPORTANCES[1:]))
     )
     pairs = zip(("dense", *IMPORTANCES[1:]), (dense, *others), strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,11 @@ class Setting:
             method, self.model(seed), run=self.run(seed), state=state, resume=resume, seed=seed, **options
         )
 
-    def evaluation(self, model: nn.Module, seed: int) -> sm.meta.Evaluation:
-        """On the test tasks, the same for every network."""
-        return judge(model, self.splits.test, self.config(seed), TestRecipe(**self.tables["test"], seed=seed), None)
+    def evaluation(self, model: nn.Module, seed: int, times: int = 1) -> sm.meta.Evaluation:
+        """On the test tasks, or `times` as many, the same for every network."""
+        test = TestRecipe(**self.tables["test"], seed=seed)
+        test = replace(test, tasks=times * test.tasks)
+        return judge(model, self.splits.test, self.config(seed), test, None)
 
     def judge(self, model: nn.Module, seed: int) -> dict[str, float]:
         """Accuracy in percent and half of its 95 % interval on the test tasks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,8 @@ TINY = {
 
 
 def tiny(kind: str, find: dict) -> Setting:
-    return Setting({"experiment": {"kind": kind, "seeds": [0, 1]}, **TINY, "find": {**find, "progress": False}})
+    tables = copy.deepcopy(TINY)
+    return Setting({"experiment": {"kind": kind, "seeds": [0, 1]}, **tables, "find": {**find, "progress": False}})
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -73,10 +75,12 @@ def test_every_importance_starts_from_the_same_dense_network(tmp_path):
     dense = [(tmp_path / "seed-0" / name / "round_0.safetensors").read_bytes() for name in ("adapted", "magnitude")]
     assert dense[0] == dense[1]
     minus = results[anp.MINUS]
-    for name in ("dense", "magnitude 2"):
-        found = minus[name.split()[0]]
-        assert found["accuracy"] == pytest.approx(results["adapted 2"]["accuracy"] - results[name]["accuracy"])
-        assert 0 <= found["interval"] <= results["adapted 2"]["interval"] + results[name]["interval"]
+    setting.tables["test"]["tasks"] *= anp.TIMES
+    ours = anp.judged(setting, 0, tmp_path / "seed-0" / "adapted", 2)
+    for name, number in (("dense", 0), ("unadapted", 2), ("magnitude", 2)):
+        other = anp.judged(setting, 0, tmp_path / "seed-0" / name.replace("dense", "adapted"), number)
+        assert minus[name]["accuracy"] == pytest.approx(ours["accuracy"] - other["accuracy"])
+        assert 0 <= minus[name]["interval"] <= ours["interval"] + other["interval"] + 1e-9
     table, differences = anp.tables({0: results}).split("\n\n")
     assert table.count("\n| ") == 5  # below the header: a rule, dense twice, two rounds
     assert f"| {minus['magnitude']['accuracy']:.2f} ± " in differences and len(differences.splitlines()) == 3
