@@ -46,7 +46,7 @@ def anp(model: nn.Module, search: Search) -> Found:
     Its trace has a record for each round; its state folder has `round_<k>`, the dense snapshot at its end.
     """
     check_search(model, search)
-    if not isinstance(search.run, MetaRun) or search.sparsity is None or Kind.parse(search.kind).name != "unstructured":
+    if not isinstance(search.run, MetaRun) or search.sparsity is None or not Kind.parse(search.kind).unstructured:
         raise ValueError(
             f"expected a MetaRun, one sparsity for all layers and kind='unstructured' for anp; got "
             f"{type(search.run).__name__}, {search.sparsity!r} and {search.kind!r}"

@@ -29,8 +29,7 @@ class Kind:
     @classmethod
     def parse(cls, kind: str | Sequence[int] | Kind) -> Kind:
         """`"unstructured"`, `"kernels"` (whole kh x kw kernels), `"channels"` (whole output channels or units), a block
-        `"4x4"`, `"4x4x3x3"` or `(4, 4)` (`"1x1"`, one weight, is unstructured), or `"2:4"` (at most 2 of 4 neighbours
-        along the input axis).
+        `"4x4"`, `"4x4x3x3"` or `(4, 4)`, or `"2:4"` (at most 2 of 4 neighbours along the input axis).
 
         Raises:
             ValueError: none of these.
@@ -41,8 +40,7 @@ class Kind:
         if text in NAMES:
             return cls(text)
         if re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*x[1-9]\d*)?", text):
-            size = tuple(map(int, text.split("x")))
-            return cls("unstructured") if set(size) == {1} else cls(text, size)
+            return cls(text, size=tuple(map(int, text.split("x"))))
         if match := re.fullmatch(r"(\d+):(\d+)", text):
             n, m = int(match[1]), int(match[2])
             if 0 < n < m:
@@ -58,6 +56,11 @@ class Kind:
             return self.size + (1,) * (len(shape) - len(self.size) if len(self.size) == 2 else 0)
         taps = tuple(shape[2:])
         return {"kernels": (1, 1, *taps), "channels": (1, *shape[1:])}.get(self.name, (1,) * len(shape))
+
+    @property
+    def unstructured(self) -> bool:
+        """Whether weights stay or go one by one: by name, or as blocks of one."""
+        return self.name == "unstructured" or set(self.size or ()) == {1}
 
     @property
     def least_sparsity(self) -> float:

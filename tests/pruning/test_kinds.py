@@ -36,6 +36,7 @@ BLOCKS = {
 def test_blocks_stay_or_go_whole(scores, kind, blocks):
     for (name, mask), block in zip(masks_from_scores(scores, sparsity=0.5, kind=kind).items(), blocks, strict=True):
         assert Kind.parse(kind).block(SHAPES[name]) == block
+        assert Kind.parse(kind).unstructured == (kind in ("unstructured", "1x1"))
         assert whole(mask.int(), block) and 0 < mask.sum() < mask.numel()
 
 
