@@ -14,7 +14,7 @@ from ..ticket import Ticket
 from .probe import Probe
 from .scores import Weights, score
 from .scores_obs import MAX_ROWS
-from .surgeon import ORDERS, Surgeon
+from .surgeon import ORDERS, UPDATES, Surgeon
 from .surgeon_factors import layer_factors
 from .weights import prunable_layers
 
@@ -35,6 +35,9 @@ class Operation:
         max_rows: above that many rows a Hessian is taken as diagonal, see `layer_factors`.
         fisher: weight each unit's scores by what the query loss makes of its output, see `layer_factors`: not in the
             paper. `"magnitude"` has none.
+        update: of the weights that stay, `"published"` or `"exact"`, see `Surgeon`; the latter is not in the paper.
+        damping: of the mean of a Hessian's diagonal, is added to it, beside the paper's 1e-6. Hessians of few tasks
+            hold for other tasks better with some: 0.1.
 
     Raises:
         ValueError: a value out of range.
@@ -46,21 +49,24 @@ class Operation:
     order: str = "aligned"
     max_rows: int = MAX_ROWS
     fisher: bool = False
+    update: str = "published"
+    damping: float = 0.0
 
     def __post_init__(self) -> None:
         counts = all(isinstance(n, int) and n >= 1 for n in (self.tasks, self.stride, self.max_rows))
-        known = self.importance in IMPORTANCES and self.order in ORDERS and isinstance(self.fisher, bool)
-        if not known or not counts:
+        known = self.importance in IMPORTANCES and self.order in ORDERS and self.update in UPDATES
+        if not (known and counts and isinstance(self.fisher, bool) and self.damping >= 0):
             raise ValueError(
-                f"expected importance in {IMPORTANCES}, order in {ORDERS}, fisher true or false, and tasks, stride and "
-                f"max_rows to be whole numbers of at least 1; got {self}"
+                f"expected importance in {IMPORTANCES}, order in {ORDERS}, update in {UPDATES}, fisher true or false, "
+                f"damping >= 0, and tasks, stride and max_rows to be whole numbers of at least 1; got {self}"
             )
 
     def surgeon(self, network: nn.Module, layer: nn.Module, probe: Probe) -> Surgeon:
         """The surgeon of a `layer` of `network`."""
         adapted = self.importance == "adapted"
         hessian, fisher = layer_factors(network, layer, probe, adapted, self.stride, self.max_rows, self.fisher)
-        return Surgeon.of_hessian(hessian, layer.bias is not None, self.order, fisher)
+        how = {"order": self.order, "update": self.update}
+        return Surgeon.of_factors(hessian, layer.bias is not None, fisher, self.damping, **how)
 
 
 @torch.no_grad()
@@ -99,15 +105,15 @@ def prune_layers_(
 @score("anp", needs_probe=True)
 def anp_score(
     model: nn.Module, weights: Weights, probe: Probe, stride: int = 5, order: str = "aligned",
-    max_rows: int = MAX_ROWS, fisher: bool = False,
+    max_rows: int = MAX_ROWS, fisher: bool = False, damping: float = 0.0,
 ) -> dict[str, Tensor]:
     """w^2 / ([H^-1]_qq + 1e-5) with the Hessian of the layer's inputs after adaptation (Gao et al., CIKM 2021).
 
     For a probe of tasks, `Probe.meta`; options as in `Operation`. The scores of one layer compare, not those of two:
     use it with `distribution="layer"`.
     """
-    layers, operation = prunable_layers(model), Operation(stride=stride, order=order, max_rows=max_rows, fisher=fisher)
-    scores = {}
+    operation = Operation(stride=stride, order=order, max_rows=max_rows, fisher=fisher, damping=damping)
+    layers, scores = prunable_layers(model), {}
     for name in weights:
         surgeon, layer = operation.surgeon(model, layers[name], probe), layers[name]
         scores[name] = surgeon.scores(layer.weight)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 DAMPING = 1e-6  # of the Hessian's diagonal, so that it can be inverted
 SOFTENING = 1e-5  # of the inverse's diagonal, in score and update alike
 ORDERS = ("aligned", "published")
+UPDATES = ("published", "exact")
 
 
 @dataclass(frozen=True)
@@ -18,39 +21,60 @@ class Surgeon:
     """Second-order pruning of one layer after the published code of ANP (Gao et al., CIKM 2021).
 
     With W `[units, rows]`, one row of weights and bias for each output unit, and H the Hessian of the layer's squared
-    output error, 1e-6 I + mean x x^T, shared by all units:
+    output error, mean x x^T and what it is damped by, shared by all units:
     - the score of a weight is `w[j, q]^2 / ([H^-1]_qq + 1e-5)`;
     - removing it does `W[j] -= w[j, q] / ([H^-1]_qq + 1e-5) * [H^-1]_q`, one removal after another in the order of the
       scores, with w as the removals before have left it and H^-1 as it was; then pruned weights are set to zero.
 
+    H^-1 as it was lets weights that are gone make up for others, more so with every removal. The exact update solves
+    for what is left, S of a unit: `(w' - w)^T H (w' - w)` is least where `H_SS w'_S = (H w)_S`. For one removal the two
+    are the same, but for the 1e-5.
+
     Args:
-        inverse: H^-1 `[groups, rows, rows]`, or of a diagonal H `[groups, rows]`: then nothing makes up for a removal.
+        hessian: H `[groups, rows, rows]`, or of a diagonal H `[groups, rows]`: then nothing makes up for a removal.
         order: `"aligned"` flattens a unit's weights `(C, kh, kw)`, as its patches; `"published"` `(kh, kw, C)`, which
             pairs weights with other rows of H than theirs: as the published code appears to do, for comparison.
         fisher: `[units]`, of each unit's output, see `layer_factors`: multiplies the unit's scores. With it the Hessian
             is that of the loss, H times the diagonal of K-FAC's second factor; what a removal updates stays the same.
+        update: `"published"` or `"exact"`.
     """
 
-    inverse: Tensor
+    hessian: Tensor
     order: str = "aligned"
     fisher: Tensor | None = None
+    update: str = "published"
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise ValueError(f"expected order to be one of {ORDERS}, got {self.order!r}")
+        if self.order not in ORDERS or self.update not in UPDATES:
+            raise ValueError(
+                f"expected order to be one of {ORDERS} and update one of {UPDATES}, got {self.order!r} and "
+                f"{self.update!r}"
+            )
 
     @classmethod
-    def of_hessian(
-        cls, hessian: Tensor, bias: bool, order: str = "aligned", fisher: Tensor | None = None, damping: float = DAMPING
+    def of_factors(
+        cls, hessian: Tensor, bias: bool, fisher: Tensor | None = None, damping: float = 0.0, **how: str
     ) -> Surgeon:
-        """Surgeon of the Hessian that `layer_factors` gives; the row of the bias goes where a layer has none."""
-        diagonal = hessian.dim() == 2
+        """Surgeon of what `layer_factors` gives; the row of the bias goes where a layer has none.
+
+        Args:
+            damping: of the mean of the Hessian's diagonal, is added to it, and 1e-6 as published.
+            how: `order`, `update`.
+        """
+        diagonal = hessian if hessian.dim() == 2 else hessian.diagonal(dim1=1, dim2=2)
+        added = DAMPING + damping * diagonal.mean(1, keepdim=True)
         if not bias:
-            hessian = hessian[:, :-1] if diagonal else hessian[:, :-1, :-1]
-        if diagonal:
-            return cls(1 / (hessian + damping), order, fisher)
-        eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
-        return cls(torch.cholesky_inverse(torch.linalg.cholesky(hessian + damping * eye)), order, fisher)
+            hessian = hessian[:, :-1] if hessian.dim() == 2 else hessian[:, :-1, :-1]
+        if hessian.dim() == 3:
+            added = torch.diag_embed(added.expand(hessian.shape[:2]))
+        return cls(hessian + added, fisher=fisher, **how)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """H^-1, of H's shape."""
+        if self.hessian.dim() == 2:
+            return 1 / self.hessian
+        return torch.cholesky_inverse(torch.linalg.cholesky(self.hessian))
 
     def scores(self, weight: Tensor) -> Tensor:
         """Of each weight, float64 of the weight's shape `(O, I / groups, kh, kw)` or `(O, I)`; higher = keep."""
@@ -79,8 +103,9 @@ class Surgeon:
         rows = self._rows(weight * mask)
         if bias is not None:
             rows = torch.cat([rows, bias.detach().double()[:, None]], 1)
-        if self.inverse.dim() == 3:
-            rows = self._removed(rows, lowest, kept.shape[1])
+        if self.hessian.dim() == 3:
+            exact = self.update == "exact"
+            rows = self._solved(rows, after) if exact else self._removed(rows, lowest, kept.shape[1])
         new = self._weight(rows[:, : kept.shape[1]] * after, weight.shape).to(weight)
         return new, None if bias is None else rows[:, -1].to(bias), self._weight(after, mask.shape)
 
@@ -96,6 +121,19 @@ class Surgeon:
             j, q = units[at], columns[at]
             rows[j] -= (rows[j, q] / softened[j, q])[:, None] * self.inverse[groups[at], q]
         return rows
+
+    def _solved(self, rows: Tensor, kept: Tensor) -> Tensor:
+        """Of all `rows` with zeros where `kept` `[units, width]` has them, those of least squared output error.
+
+        The row of a bias, beyond that width, is kept.
+        """
+        solved, of_group = torch.zeros_like(rows), len(rows) // len(self.hessian)
+        stays = F.pad(kept, (0, rows.shape[1] - kept.shape[1]), value=True)
+        for unit, row in enumerate(rows):
+            hessian, left = self.hessian[unit // of_group], stays[unit].nonzero().flatten()
+            factor = torch.linalg.cholesky(hessian[left[:, None], left])
+            solved[unit, left] = torch.cholesky_solve((hessian[left] @ row)[:, None], factor).flatten()
+        return solved
 
     def _softened(self, units: int) -> Tensor:
         """`[H^-1]_qq + 1e-5` for each unit, `[units, rows]`."""

@@ -29,8 +29,9 @@ def meta_run() -> MetaRun:
     return MetaRun(NoisyClasses(), CONFIG)
 
 
+@pytest.mark.parametrize("how", [{}, {"update": "exact", "damping": 0.1}])
 @pytest.mark.parametrize("importance", ["adapted", "unadapted"])
-def test_a_round_is_the_published_loop(importance):
+def test_a_round_is_the_loop_written_out(importance, how):
     """In float64, with patches, Hessians and removals written out, and masks by multiplication."""
     torch.manual_seed(1)
     model, tasks = conv_net().double(), [NoisyClasses(s, dtype=torch.float64).sample(2) for s in range(3)]
@@ -38,9 +39,9 @@ def test_a_round_is_the_published_loop(importance):
     for name, at in LAYERS.items():
         model[at].weight.data *= masks[name]
     counts = {"0.weight": 5, "3.weight": 20, "6.weight": 30}
-    expected, wanted = published_round(copy.deepcopy(model), masks, counts, tasks, importance == "adapted")
+    expected, wanted = written_out(copy.deepcopy(model), masks, counts, tasks, importance == "adapted", **how)
     probes = iter([Probe.meta(t, CONFIG) for t in tasks])
-    got = prune_layers_(model, masks, counts, lambda: next(probes), Operation(importance, tasks=2, stride=3))
+    got = prune_layers_(model, masks, counts, lambda: next(probes), Operation(importance, 2, 3, **how))
     for name, at in LAYERS.items():
         assert torch.equal(got[name], wanted[name]) and (model[at].weight[~got[name]] == 0).all()
         assert int((masks[name] & ~got[name]).sum()) == counts[name] and not (got[name] & ~masks[name]).any()
@@ -48,8 +49,8 @@ def test_a_round_is_the_published_loop(importance):
         torch.testing.assert_close(model[at].bias, expected[at].bias, rtol=1e-6, atol=1e-8)
 
 
-def published_round(model, masks, counts, tasks, adapt):
-    """Layer after layer: masked inner steps, Hessian, scores, removals one by one."""
+def written_out(model, masks, counts, tasks, adapt, update="published", damping=0.0):
+    """Layer after layer: masked inner steps, Hessian, scores, removals one by one or what is left by least squares."""
     masks = dict(masks)
     for (name, at), task in zip(LAYERS.items(), tasks, strict=True):
         layer, hessian, count = model[at], 0, 0
@@ -62,14 +63,17 @@ def published_round(model, masks, counts, tasks, adapt):
                     clone.weights[n] = old[n] + (clone.weights[n] - old[n]) * mask
             rows = inputs_of(clone, layer, x)
             hessian, count = hessian + rows.T @ rows, count + len(rows)
-        size = hessian.shape[0]
-        inverse = torch.linalg.inv(hessian / count + 1e-6 * torch.eye(size, dtype=torch.float64))
+        hessian = hessian / count
+        hessian += (1e-6 + damping * hessian.diagonal().mean()) * torch.eye(len(hessian), dtype=torch.float64)
+        inverse, root = torch.linalg.inv(hessian), torch.linalg.cholesky(hessian).T
         w = torch.cat([layer.weight.detach().flatten(1), layer.bias.detach()[:, None]], 1).T.clone()  # [rows, units]
-        mask = masks[name].flatten(1).T.clone()
+        before, mask = w.clone(), masks[name].flatten(1).T.clone()
         scores = {(q, j): w[q, j] ** 2 / (inverse[q, q] + 1e-5) for q, j in mask.nonzero().tolist()}
         for q, j in sorted(scores, key=scores.get)[: counts[name]]:
             w[:, j] -= w[q, j] / (inverse[q, q] + 1e-5) * inverse[:, q]
             mask[q, j] = False
+        for j, kept in enumerate(F.pad(mask, (0, 0, 0, 1), value=True).T if update == "exact" else []):
+            w[kept, j] = torch.linalg.lstsq(root[:, kept], root @ before[:, j]).solution
         masks[name] = mask.T.reshape(layer.weight.shape)
         layer.weight.data = w[:-1].T.reshape(layer.weight.shape) * masks[name]
         layer.bias.data = w[-1].clone()
@@ -215,14 +219,14 @@ def test_rounds_may_differ_in_length():
     assert found.cost.flops == pytest.approx(same.cost.flops + more)
 
 
-@pytest.mark.parametrize(("sparse", "fisher"), [(False, False), (True, False), (True, True)])
-def test_the_score_is_the_surgeons(sparse, fisher):
+@pytest.mark.parametrize(("sparse", "how"), [(False, {}), (True, {}), (True, {"fisher": True, "damping": 0.1})])
+def test_the_score_is_the_surgeons(sparse, how):
     model = conv_net().double()
     if sparse:
         model = sparsify(model, Ticket.magnitude(model, 0.5))
     probe = Probe.meta(NoisyClasses(dtype=torch.float64).sample(2), CONFIG)
-    scores = SCORES["anp"](model, probe, stride=2, fisher=fisher)
-    surgeon = Operation(stride=2, fisher=fisher).surgeon(model, model[3], probe)
+    scores = SCORES["anp"](model, probe, stride=2, **how)
+    surgeon = Operation(stride=2, **how).surgeon(model, model[3], probe)
     expected = surgeon.scores(model[3].weight)
     kept = model[3].pattern.mask() if sparse else torch.ones_like(expected, dtype=torch.bool)
     torch.testing.assert_close(scores["3.weight"][kept], expected[kept], rtol=1e-9, atol=1e-12)
@@ -233,7 +237,8 @@ def test_the_score_is_the_surgeons(sparse, fisher):
     ("wrong", "message"),
     [
         ({"importance": "adaptive"}, "expected importance in"), ({"tasks": 0}, "whole numbers of at least 1"),
-        ({"fisher": 1}, "fisher true or false"),
+        ({"fisher": 1}, "fisher true or false"), ({"damping": -0.1}, "damping >= 0"),
+        ({"update": "obs"}, "update in .*'exact'"),
         ({"rounds": 3}, r"expected options among .* got \['rounds'\]"), ({"retrain": 0}, "retrain >= 1"),
         ({"retrain": [1, 2]}, r"one for each of the 8 rounds, got \[1, 2\]"), ({"retrain": [1] * 7 + [0]}, ">= 1"),
         ({"retrain": "long"}, "got 'long'"), ({"pretrain": 1.5}, "pretrain, a whole number"),

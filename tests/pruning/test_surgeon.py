@@ -93,7 +93,7 @@ def test_the_fisher_weighs_the_units(problem):
     """What is removed costs least of the loss's second-order model: f_j times the least squares error of unit j."""
     weight, bias, _, hessian = problem
     fisher = torch.tensor([3.0, 0.1, 1.0, 7.0, 0.0], dtype=torch.float64)
-    plain, weighted = Surgeon.of_hessian(hessian, True), Surgeon.of_hessian(hessian, True, fisher=fisher)
+    plain, weighted = Surgeon.of_factors(hessian, True), Surgeon.of_factors(hessian, True, fisher)
     expected = plain.scores(weight) * fisher.view(5, 1, 1, 1)
     torch.testing.assert_close(weighted.scores(weight), expected, rtol=0, atol=0)
     new, _, after = weighted.prune(weight, bias, everything(weight), 18)
@@ -105,14 +105,14 @@ def test_scores_are_those_of_the_definition(problem):
     weight, _, _, hessian = problem
     inverse = torch.linalg.inv(hessian[0] + 1e-6 * torch.eye(19, dtype=torch.float64))
     expected = weight.flatten(1).square() / (inverse.diagonal()[:-1] + 1e-5)
-    got = Surgeon.of_hessian(hessian, bias=True).scores(weight)
+    got = Surgeon.of_factors(hessian, bias=True).scores(weight)
     torch.testing.assert_close(got.flatten(1), expected, rtol=1e-8, atol=1e-12)
 
 
 def test_one_removal_is_optimal_brain_surgery(problem):
     """min |X (w' - w)|^2 with w'_q = 0, solved as least squares over the other weights."""
     weight, bias, rows, hessian = problem
-    surgeon = Surgeon.of_hessian(hessian, bias=True)
+    surgeon = Surgeon.of_factors(hessian, bias=True)
     mask = everything(weight)
     new, new_bias, after = surgeon.prune(weight, bias, mask, 1)
     j, q = divmod(int((~after).flatten().nonzero()), 18)
@@ -127,7 +127,7 @@ def test_one_removal_is_optimal_brain_surgery(problem):
 @pytest.mark.parametrize("order", ["aligned", "published"])
 def test_removals_are_made_one_after_another(problem, order):
     weight, bias, _, hessian = problem
-    surgeon = Surgeon.of_hessian(hessian, bias=True, order=order)
+    surgeon = Surgeon.of_factors(hessian, bias=True, order=order)
     mask = torch.rand(weight.shape) < 0.7
     flat = (lambda t: t.flatten(1)) if order == "aligned" else (lambda t: t.permute(0, 2, 3, 1).flatten(1))
     inverse = torch.linalg.inv(hessian[0] + 1e-6 * torch.eye(19, dtype=torch.float64))
@@ -143,46 +143,90 @@ def test_removals_are_made_one_after_another(problem, order):
     torch.testing.assert_close(new_bias, w[:, 18], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("order", ["aligned", "published"])
+def test_the_exact_update_solves_for_all_that_is_left(problem, order, bias, damping):
+    """min |X (w' - w)|^2 / n + added |w' - w|^2 over the kept weights, by least squares; the mask is the published."""
+    weight, biases, rows, hessian = problem
+    flat = (lambda t: t.flatten(1)) if order == "aligned" else (lambda t: t.permute(0, 2, 3, 1).flatten(1))
+    mask = torch.rand(weight.shape) < 0.7
+    (new, new_bias, after), (_, _, published) = (
+        Surgeon.of_factors(hessian, bias, order=order, damping=damping, update=update).prune(
+            weight, biases if bias else None, mask, 30
+        )
+        for update in ("exact", "published")
+    )
+    assert torch.equal(after, published) and (new_bias is not None) == bias and torch.equal(new, new * after)
+
+    added = 1e-6 + damping * hessian[0].diagonal().mean()
+    columns = 18 + bias
+    x = torch.cat([rows[:, :columns] / len(rows) ** 0.5, added.sqrt() * torch.eye(columns, dtype=torch.float64)])
+    before, got, kept = flat(weight * mask), flat(new), flat(after)
+    if bias:
+        before, got = torch.cat([before, biases[:, None]], 1), torch.cat([got, new_bias[:, None]], 1)
+        kept = F.pad(kept, (0, 1), value=True)
+    for unit in range(5):
+        solved = torch.linalg.lstsq(x[:, kept[unit]], x @ before[unit]).solution
+        torch.testing.assert_close(got[unit, kept[unit]], solved, rtol=1e-8, atol=1e-10)
+
+
+def test_the_exact_update_leaves_a_unit_that_is_gone_its_mean(problem):
+    weight, bias, rows, hessian = problem
+    fisher = torch.tensor([0.0, 1, 1, 1, 1])
+    surgeon = Surgeon.of_factors(hessian, True, fisher, update="exact")
+    new, new_bias, after = surgeon.prune(weight, bias, everything(weight), 18)
+    assert not after[0].any() and not new[0].any()
+    torch.testing.assert_close(new[1:], weight[1:], rtol=1e-9, atol=1e-12)
+    mean = (rows @ torch.cat([weight[0].flatten(), bias[:1]])).mean()
+    torch.testing.assert_close(new_bias[0], mean, rtol=1e-5, atol=0)
+
+
 def test_the_published_order_differs_only_where_a_kernel_has_taps_and_channels(problem):
     weight, _, _, hessian = problem
-    aligned, published = (Surgeon.of_hessian(hessian, True, order).scores(weight) for order in ("aligned", "published"))
+    aligned, published = (Surgeon.of_factors(hessian, True, order=o).scores(weight) for o in ("aligned", "published"))
     assert not torch.allclose(aligned, published)
     linear = weight.flatten(1)
-    aligned, published = (Surgeon.of_hessian(hessian, True, order).scores(linear) for order in ("aligned", "published"))
+    aligned, published = (Surgeon.of_factors(hessian, True, order=o).scores(linear) for o in ("aligned", "published"))
     assert torch.equal(aligned, published)
 
 
-def test_the_surgeon_reconstructs_better_than_magnitude(problem):
+@pytest.mark.parametrize("count", [18, 60])
+def test_the_surgeon_reconstructs_better_than_magnitude_and_the_exact_one_best(problem, count):
     weight, bias, rows, hessian = problem
+    exact, published = (Surgeon.of_factors(hessian, True, update=update) for update in ("exact", "published"))
     mask, errors = everything(weight), []
-    for surgeon in (Surgeon.of_hessian(hessian, bias=True), Surgeon(torch.ones(1, 19, dtype=torch.float64))):
-        new, new_bias, after = surgeon.prune(weight, bias, mask, 18)
+    for surgeon in (exact, published, Surgeon(torch.ones(1, 19, dtype=torch.float64))):
+        new, new_bias, after = surgeon.prune(weight, bias, mask, count)
         change = torch.cat([(new - weight).flatten(1), (new_bias - bias)[:, None]], 1)
         errors.append((rows @ change.T).square().mean())
-        assert int((~after).sum()) == 18
-    assert errors[0] < errors[1]
+        assert int((~after).sum()) == count
+    assert errors[0] < errors[1] and errors[0] < errors[2]
+    assert count > 18 or errors[1] < errors[2]
 
 
-def test_groups_have_a_hessian_each(problem):
+@pytest.mark.parametrize("update", ["published", "exact"])
+def test_groups_have_a_hessian_each(problem, update):
     """A grouped layer is two layers with one ranking; pruned so far that both lose weights, they agree with it."""
     weight, _, _, hessian = problem
     other = hessian * torch.linspace(0.5, 2, 19, dtype=torch.float64).outer(torch.linspace(0.5, 2, 19).double())
-    both = Surgeon.of_hessian(torch.cat([hessian, other]), bias=False)
+    both = Surgeon.of_factors(torch.cat([hessian, other]), bias=False, update=update)
     weights = torch.cat([weight, weight.flip(0)])
     new, bias, after = both.prune(weights, None, everything(weights), 30)
     assert bias is None
     for part, own in ((slice(0, 5), hessian), (slice(5, 10), other)):
-        alone = Surgeon.of_hessian(own, bias=False)
+        alone = Surgeon.of_factors(own, bias=False, update=update)
         lost = int((~after[part]).sum())
         expected = alone.prune(weights[part], None, everything(weight), lost)
         torch.testing.assert_close(new[part], expected[0], rtol=1e-9, atol=1e-12)
         assert 0 < lost < 30 and torch.equal(after[part], expected[2])
 
 
-def test_a_diagonal_hessian_scales_magnitudes_and_updates_nothing(problem):
+@pytest.mark.parametrize("update", ["published", "exact"])
+def test_a_diagonal_hessian_scales_magnitudes_and_updates_nothing(problem, update):
     weight, bias, _, hessian = problem
     diagonal = hessian.diagonal(dim1=1, dim2=2)
-    new, new_bias, after = Surgeon.of_hessian(diagonal, bias=True).prune(weight, bias, everything(weight), 40)
+    new, new_bias, after = Surgeon.of_factors(diagonal, True, update=update).prune(weight, bias, everything(weight), 40)
     assert torch.equal(new, weight * after) and torch.equal(new_bias, bias)
     scores = weight.flatten(1).square() / (1 / (diagonal[0, :-1] + 1e-6) + 1e-5)
     assert torch.equal(after.flatten(1), scores > scores.flatten().sort().values[39])
@@ -197,6 +241,8 @@ def test_turns_take_each_unit_once():
 def test_misuse_is_named(problem):
     weight, bias, _, hessian = problem
     with pytest.raises(ValueError, match="expected order to be one of"):
-        Surgeon.of_hessian(hessian, bias=True, order="mixed")
+        Surgeon.of_factors(hessian, bias=True, order="mixed")
+    with pytest.raises(ValueError, match="update one of .*'published', 'exact'.* got 'aligned' and 'greedy'"):
+        Surgeon.of_factors(hessian, bias=True, update="greedy")
     with pytest.raises(ValueError, match="expected to remove fewer weights than the 90 .* got 90"):
-        Surgeon.of_hessian(hessian, bias=True).prune(weight, bias, everything(weight), 90)
+        Surgeon.of_factors(hessian, bias=True).prune(weight, bias, everything(weight), 90)
