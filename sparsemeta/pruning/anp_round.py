@@ -65,8 +65,8 @@ class Operation:
         """The surgeon of a `layer` of `network`."""
         adapted = self.importance == "adapted"
         hessian, fisher = layer_factors(network, layer, probe, adapted, self.stride, self.max_rows, self.fisher)
-        how = {"order": self.order, "update": self.update}
-        return Surgeon.of_factors(hessian, layer.bias is not None, fisher, self.damping, **how)
+        bias = layer.bias is not None
+        return Surgeon.of_factors(hessian, bias, fisher, self.damping, self.order, self.update)
 
 
 @torch.no_grad()

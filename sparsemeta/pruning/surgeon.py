@@ -53,21 +53,19 @@ class Surgeon:
 
     @classmethod
     def of_factors(
-        cls, hessian: Tensor, bias: bool, fisher: Tensor | None = None, damping: float = 0.0, **how: str
+        cls, hessian: Tensor, bias: bool, fisher: Tensor | None = None, damping: float = 0.0, order: str = "aligned",
+        update: str = "published",
     ) -> Surgeon:
         """Surgeon of what `layer_factors` gives; the row of the bias goes where a layer has none.
 
-        Args:
-            damping: of the mean of the Hessian's diagonal, is added to it, and 1e-6 as published.
-            how: `order`, `update`.
+        To the Hessian's diagonal come 1e-6, as published, and `damping` times its mean.
         """
-        diagonal = hessian if hessian.dim() == 2 else hessian.diagonal(dim1=1, dim2=2)
-        added = DAMPING + damping * diagonal.mean(1, keepdim=True)
+        added = DAMPING + damping * diagonals(hessian).mean(1, keepdim=True)
         if not bias:
             hessian = hessian[:, :-1] if hessian.dim() == 2 else hessian[:, :-1, :-1]
-        if hessian.dim() == 3:
-            added = torch.diag_embed(added.expand(hessian.shape[:2]))
-        return cls(hessian + added, fisher=fisher, **how)
+        damped = hessian.clone()
+        diagonals(damped).add_(added)
+        return cls(damped, order, fisher, update)
 
     @cached_property
     def inverse(self) -> Tensor:
@@ -137,8 +135,7 @@ class Surgeon:
 
     def _softened(self, units: int) -> Tensor:
         """`[H^-1]_qq + 1e-5` for each unit, `[units, rows]`."""
-        diagonal = self.inverse if self.inverse.dim() == 2 else self.inverse.diagonal(dim1=1, dim2=2)
-        return (diagonal + SOFTENING).repeat_interleave(units // len(self.inverse), 0)
+        return (diagonals(self.inverse) + SOFTENING).repeat_interleave(units // len(self.inverse), 0)
 
     def _rows(self, weight: Tensor) -> Tensor:
         """`[O, ...] -> [O, entries]` in the order of H's rows; float64 unless boolean."""
@@ -150,6 +147,11 @@ class Surgeon:
         if self.order == "aligned":
             return rows.reshape(shape)
         return rows.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+
+
+def diagonals(matrices: Tensor) -> Tensor:
+    """View of those of `[groups, rows, rows]`, `[groups, rows]`; diagonals are their own."""
+    return matrices if matrices.dim() == 2 else matrices.diagonal(dim1=1, dim2=2)
 
 
 def by_turn(units: Tensor) -> Sequence[Tensor]:
